@@ -1,0 +1,7 @@
+"""Where images, labels and dataset masks come from."""
+
+from audit.data.loader import iterate
+from audit.data.sources import DATASETS, open_split
+from audit.data.split import ArraySplit, Batch, LimitedSplit, Split
+
+__all__ = ["DATASETS", "ArraySplit", "Batch", "LimitedSplit", "Split", "iterate", "open_split"]

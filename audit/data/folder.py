@@ -1,0 +1,161 @@
+"""``folder:PATH``: one sub-folder of images a class, and optionally the same tree of masks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms import v2
+
+from audit.data.decode import UnreadableImage, decode_mask, decode_rgb
+from audit.data.split import MASK_MISMATCH, MASK_MISSING, OK, UNREADABLE, Batch
+from audit.errors import DataError
+
+_MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
+
+
+def open_folder(
+    path: Path, part: str, *, mask_root: Path | None, image_size: int
+) -> FolderSplit:
+    """Open a folder of images.
+
+    Args:
+        path: Holds one sub-folder a class; or ``path/part`` does.
+        part: The split's name.
+        mask_root: A parallel tree: ``mask_root/<class>/<stem>.png`` (or ``…/part/<class>/…``).
+        image_size: Side of the square that images are resized (short side) and cropped to.
+
+    Returns:
+        The split. Classes are the sub-folders' names, sorted; one without images stays a class.
+
+    Raises:
+        DataError: If a folder is absent or holds no classes.
+    """
+    folder = path / part if (path / part).is_dir() else path
+    if not folder.is_dir():
+        raise DataError(
+            f"the image folder {path} does not exist",
+            expected="a folder with one sub-folder per class",
+            remedy="check the path after folder:",
+        )
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    if not classes:
+        raise DataError(
+            f"the image folder {folder} holds no classes",
+            expected="one sub-folder per class",
+            found=f"{sum(1 for _ in folder.iterdir())} files",
+        )
+    masks = None
+    if mask_root is not None:
+        masks = mask_root / part if (mask_root / part).is_dir() else mask_root
+        if not masks.is_dir():
+            raise DataError(f"the mask folder {mask_root} does not exist")
+    return FolderSplit(path.resolve().name, part, folder, classes, masks, image_size)
+
+
+class FolderSplit:
+    """Images of a folder tree, decoded, resized and cropped as they are fetched."""
+
+    in_memory = False
+
+    def __init__(
+        self,
+        name: str,
+        part: str,
+        folder: Path,
+        classes: tuple[str, ...],
+        masks: Path | None,
+        image_size: int,
+    ) -> None:
+        self.name = name
+        self.part = part
+        self.classes = classes
+        self.image_size = (image_size, image_size)
+        self.has_masks = masks is not None
+        self.facts: Mapping[str, object] = MappingProxyType({})
+        self._folder = folder
+        self._masks = masks
+        self._files = [
+            (file, label)
+            for label, name in enumerate(classes)
+            for file in sorted((folder / name).rglob("*"))
+            if file.suffix.lower() in IMG_EXTENSIONS
+        ]
+        # The mask takes the image's kernel, so that both keep one geometry to the sub-pixel.
+        self._geometry = v2.Compose(
+            [v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size)]
+        )
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((self.classes, self.image_size)).encode())
+        files = [file for file, _ in self._files]
+        files += [mask for mask in map(self._mask_of, files) if mask is not None]
+        with ThreadPoolExecutor() as pool:
+            for file, content in zip(files, pool.map(_digest, files), strict=True):
+                root = self._folder if file.is_relative_to(self._folder) else self._masks
+                digest.update(f"{file.relative_to(root or self._folder)} {content}\n".encode())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        height, width = self.image_size
+        images = torch.zeros(len(indices), 3, height, width, dtype=torch.uint8)
+        masks = torch.zeros(len(indices), height, width) if self.has_masks else None
+        status = [OK] * len(indices)
+        for row, position in enumerate(indices):
+            status[row], image, mask = self._read(self._files[position][0])
+            if image is not None:
+                images[row] = image
+            if mask is not None and masks is not None:
+                masks[row] = mask
+        return Batch(
+            index=torch.as_tensor(indices, dtype=torch.int64),
+            sample_id=[self._files[i][0].relative_to(self._folder).as_posix() for i in indices],
+            images=images,
+            labels=torch.tensor([self._files[i][1] for i in indices], dtype=torch.int64),
+            object_mask=masks,
+            status=status,
+        )
+
+    def _read(self, file: Path) -> tuple[str, Tensor | None, Tensor | None]:
+        try:
+            image = decode_rgb(file.read_bytes())
+        except (OSError, UnreadableImage):
+            return UNREADABLE, None, None
+        framed = self._geometry(tv_tensors.Image(image)).as_subclass(Tensor)
+        if self._masks is None:
+            return OK, framed, None
+        mask_file = self._mask_of(file)
+        if mask_file is None:
+            return MASK_MISSING, framed, None
+        try:
+            mask = decode_mask(mask_file.read_bytes())
+        except (OSError, UnreadableImage):
+            return MASK_MISSING, framed, None
+        if mask.shape != image.shape[1:]:
+            return MASK_MISMATCH, framed, None
+        soft = self._geometry(tv_tensors.Image(mask[None])).as_subclass(Tensor)
+        return OK, framed, soft[0].clamp(0, 1)
+
+    def _mask_of(self, file: Path) -> Path | None:
+        if self._masks is None:
+            return None
+        base = self._masks / file.relative_to(self._folder)
+        candidates = (base.with_suffix(extension) for extension in _MASK_EXTENSIONS)
+        return next((mask for mask in candidates if mask.is_file()), None)
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        return f"unreadable: {error.strerror}"

@@ -1,0 +1,83 @@
+"""Batches of a split in a fixed order, from worker processes where decoding costs time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import DataLoader
+
+from audit.data.split import Batch, Split
+
+# Below this many samples a worker process costs more to start than it saves.
+_WORTH_WORKERS = 4096
+
+
+def iterate(
+    split: Split,
+    indices: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """Fetch samples in the order given.
+
+    Args:
+        split: Where to fetch from.
+        indices: Positions in the split.
+        batch_size: Samples a batch; the last batch may hold fewer.
+        workers: Worker processes; 0 fetches in this process.
+        pin: Put batches into page-locked memory, for asynchronous copies to a GPU.
+
+    Yields:
+        Batches that cover ``indices`` in order.
+
+    Example:
+        >>> from audit.data.demo import open_demo
+        >>> [len(b) for b in iterate(open_demo("test"), range(5), batch_size=2)]
+        [2, 2, 1]
+    """
+    loader = DataLoader(
+        split,  # type: ignore[arg-type]  # map-style with __getitems__ only
+        batch_sampler=_chunks(indices, batch_size),
+        collate_fn=_as_is,
+        num_workers=workers,
+        pin_memory=pin,
+        # Forking a process that runs Arrow and torch threads can deadlock.
+        multiprocessing_context="forkserver" if workers else None,
+    )
+    yield from loader
+
+
+def workers_for(split: Split, requested: int | None, cores: int) -> int:
+    """How many worker processes to start.
+
+    Args:
+        split: The split to be read.
+        requested: The user's wish; ``None`` decides by the split.
+        cores: Processors at hand.
+
+    Returns:
+        0 where fetching is a memory copy or the split is small.
+    """
+    if requested is not None:
+        return requested
+    if split.in_memory or len(split) < _WORTH_WORKERS or split.image_size[0] <= 64:
+        return 0
+    return min(8, max(1, cores - 1))
+
+
+def _chunks(indices: Sequence[int], batch_size: int) -> list[list[int]]:
+    order = list(indices)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def gather_labels(split: Split, batch_size: int = 4096) -> torch.Tensor:
+    """All labels of a split, int64, N."""
+    batches = iterate(split, range(len(split)), batch_size=batch_size)
+    return torch.cat([batch.labels for batch in batches])

@@ -1,0 +1,85 @@
+"""From a dataset's name to its split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audit.data.cifar import open_cifar
+from audit.data.demo import open_demo
+from audit.data.folder import open_folder
+from audit.data.split import LimitedSplit, Split
+from audit.errors import DataError
+
+DATASETS = ("demo", "cifar10", "cifar100", "folder:PATH")
+
+
+def open_split(
+    dataset: str,
+    part: str = "test",
+    *,
+    root: Path = Path("data"),
+    mask_root: Path | None = None,
+    image_size: int = 32,
+    limit: int | None = None,
+    download: bool = False,
+) -> Split:
+    """Open one split of a dataset.
+
+    Args:
+        dataset: ``demo``, ``cifar10``, ``cifar100`` or ``folder:PATH`` (one sub-folder a class).
+        part: The split's name; for folders ``PATH/part`` is used where it exists.
+        root: Where the data of ``cifar10`` and ``cifar100`` lies.
+        mask_root: For folders: a parallel tree of object masks.
+        image_size: For folders: side of the square that images are resized and cropped to.
+        limit: Keep this many samples, evenly spaced.
+        download: Allow a download where the data is absent.
+
+    Returns:
+        The split.
+
+    Raises:
+        DataError: If there is no such dataset or split, or it holds no samples.
+
+    Example:
+        >>> len(open_split("demo", "test"))
+        797
+    """
+    split = _open(dataset, part, root, mask_root, image_size, download)
+    if limit is not None:
+        split = LimitedSplit(split, limit)
+    if len(split) == 0:
+        raise DataError(
+            f"the {part} split of {dataset} is empty",
+            expected="at least one image",
+            found="0",
+            remedy="check the path, or name another split with --split",
+        )
+    return split
+
+
+def _open(
+    dataset: str,
+    part: str,
+    root: Path,
+    mask_root: Path | None,
+    image_size: int,
+    download: bool,
+) -> Split:
+    kind, _, path = dataset.partition(":")
+    if mask_root is not None and kind != "folder":
+        raise DataError(
+            "--mask-root goes with folder:PATH datasets only", found=f"--dataset {dataset}"
+        )
+    match kind:
+        case "demo" if not path:
+            return open_demo(part)
+        case "cifar10" | "cifar100" if not path:
+            return open_cifar(kind, part, root, download=download)
+        case "folder" if path:
+            return open_folder(Path(path), part, mask_root=mask_root, image_size=image_size)
+    raise DataError(
+        f"unknown dataset '{dataset}'",
+        expected=" | ".join(DATASETS),
+        found=dataset,
+        remedy="for your own images use folder:PATH with one sub-folder per class",
+    )

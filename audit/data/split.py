@@ -1,0 +1,194 @@
+"""What every source of images looks like to the rest of the audit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+OK = "ok"
+UNREADABLE = "unreadable"
+MASK_MISSING = "mask_missing"
+MASK_MISMATCH = "mask_mismatch"
+BAD_LABEL = "bad_label"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some samples of a split, in the geometry that the model sees.
+
+    Attributes:
+        index: Positions in the split, int64, N.
+        sample_id: Stable unique names, N.
+        images: uint8, N×3×H×W; zeros where ``status`` is ``unreadable``.
+        labels: int64, N; -1 where the label is not one of the split's classes.
+        object_mask: float32 in [0, 1], N×H×W, 1 = object; ``None`` where the split has no masks.
+        status: ``ok`` or the reason why part of the sample is missing, N.
+    """
+
+    index: Tensor
+    sample_id: Sequence[str]
+    images: Tensor
+    labels: Tensor
+    object_mask: Tensor | None
+    status: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by the data loader on CUDA machines)."""
+        return Batch(
+            index=self.index.pin_memory(),
+            sample_id=self.sample_id,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            object_mask=None if self.object_mask is None else self.object_mask.pin_memory(),
+            status=self.status,
+        )
+
+
+class Split(Protocol):
+    """Images with labels and, where there are any, object masks; fetched a batch at a time."""
+
+    @property
+    def name(self) -> str:
+        """The dataset's name, for paths and titles."""
+
+    @property
+    def part(self) -> str:
+        """Which split of the dataset: ``test``, ``train``, …"""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is an index into them."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether batches carry object masks."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether fetching is a memory copy, so that worker processes would not help."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What is known of the split beforehand, JSON-serialisable (for example planted cues)."""
+
+    def fingerprint(self) -> str:
+        """A digest of the content: equal for equal images, labels and masks."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySplit:
+    """A split that fits in memory as arrays.
+
+    Args:
+        images: uint8, N×3×H×W.
+        labels: int64, N.
+        masks: uint8 0/1, N×H×W, or ``None``.
+
+    Example:
+        >>> split = ArraySplit(
+        ...     name="two", part="test", classes=("a", "b"), sample_ids=("x", "y"),
+        ...     images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8), labels=torch.tensor([0, 1]))
+        >>> split.__getitems__([1]).labels
+        tensor([1])
+    """
+
+    name: str
+    part: str
+    classes: tuple[str, ...]
+    sample_ids: tuple[str, ...]
+    images: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+    in_memory: bool = True
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return int(self.images.shape[-2]), int(self.images.shape[-1])
+
+    @property
+    def has_masks(self) -> bool:
+        return self.masks is not None
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((self.classes, tuple(self.images.shape))).encode())
+        for array in (self.images, self.labels, self.masks):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array.numpy()))
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        return Batch(
+            index=index,
+            sample_id=[self.sample_ids[i] for i in indices],
+            images=self.images[index],
+            labels=self.labels[index],
+            object_mask=None if self.masks is None else self.masks[index].float(),
+            status=[OK] * len(indices),
+        )
+
+
+class LimitedSplit:
+    """Every k-th sample of a split, so that a sorted folder keeps all its classes.
+
+    Args:
+        split: The split to take from.
+        limit: How many samples to keep; at most the split's length.
+
+    Example:
+        >>> split = ArraySplit(
+        ...     name="four", part="test", classes=("a",), sample_ids=tuple("wxyz"),
+        ...     images=torch.zeros(4, 3, 2, 2, dtype=torch.uint8), labels=torch.zeros(4).long())
+        >>> LimitedSplit(split, 2).__getitems__([0, 1]).sample_id
+        ['w', 'y']
+    """
+
+    def __init__(self, split: Split, limit: int) -> None:
+        self._split = split
+        self._chosen = [i * len(split) // limit for i in range(min(limit, len(split)))]
+        self.name = split.name
+        self.part = split.part
+        self.classes = split.classes
+        self.image_size = split.image_size
+        self.has_masks = split.has_masks
+        self.in_memory = split.in_memory
+        self.facts = split.facts
+
+    def fingerprint(self) -> str:
+        chosen = f"{self._split.fingerprint()} {len(self._chosen)}"
+        return hashlib.sha256(chosen.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        batch = self._split.__getitems__([self._chosen[i] for i in indices])
+        return Batch(
+            index=torch.as_tensor(indices, dtype=torch.int64),
+            sample_id=batch.sample_id,
+            images=batch.images,
+            labels=batch.labels,
+            object_mask=batch.object_mask,
+            status=batch.status,
+        )

@@ -1,0 +1,81 @@
+"""Files that are whole or absent: encode in memory, write beside, flush, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+from audit.errors import OutputError
+
+_TEMPORARY = ".writing"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a kill at any moment leaves the old one, the new one or none.
+
+    Args:
+        path: Where to; its folder must exist.
+        content: All of the file.
+
+    Raises:
+        OutputError: If the disk is full or the folder is not writable.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise output_error(path, error) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents.
+
+    Raises:
+        OutputError: If it cannot be created or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+    if not os.access(path, os.W_OK):
+        raise output_error(path, PermissionError(errno.EACCES, "the folder is not writable"))
+    return path
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed writers left behind anywhere under ``folder``."""
+    for leftover in folder.rglob(f"*{_TEMPORARY}"):
+        leftover.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """What to tell the user about a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free some space and run the same command again: finished parts are kept"
+    else:
+        remedy = "name a folder that can be written to with --out"
+    return OutputError(f"cannot write {path}", found=error.strerror or str(error), remedy=remedy)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
