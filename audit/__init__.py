@@ -1,3 +1,31 @@
-"""Does an image classifier look at the object or at the background?"""
+"""Does an image classifier look at the object or at the background?
+
+Example:
+    >>> from audit import run_audit
+    >>> run_audit(dataset="demo", limit=20, out="/tmp/audit-doctest").manifest["status"]
+    'complete'
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load_run", "run_audit"]
+
+if TYPE_CHECKING:
+    from audit.job import run_audit
+    from audit.tables import load_run
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import; `audit --help` must not wait for it.
+    if name == "run_audit":
+        from audit.job import run_audit
+
+        return run_audit
+    if name == "load_run":
+        from audit.tables import load_run
+
+        return load_run
+    raise AttributeError(f"module 'audit' has no attribute '{name}'")

@@ -1,0 +1,164 @@
+"""The ``audit`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import audit
+from audit.errors import AuditError, OutputError
+
+if TYPE_CHECKING:
+    from audit.tables import AuditRun
+
+_FILE = click.Path(path_type=Path)
+_INTERRUPTED = 130
+
+
+class _AutoInt(click.ParamType):
+    """A whole number, or ``auto``."""
+
+    name = "auto|N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        if value == "auto":
+            return "auto"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"'{value}' is neither auto nor a whole number", param, ctx)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(audit.__version__, prog_name="audit")
+def cli() -> None:
+    """Does your image classifier look at the object or at the background?"""
+
+
+@cli.command()
+@click.option("--config", type=_FILE, help="Job file (TOML); flags override it.")
+@click.option("--dataset", help="demo | cifar10 | cifar100 | folder:PATH  [default: demo]")
+@click.option("--split", help="Which split.  [default: test]")
+@click.option("--data-root", type=_FILE, help="Where cifar10/cifar100 lie.  [default: data]")
+@click.option("--mask-root", type=_FILE, help="Folder datasets: a parallel tree of object masks.")
+@click.option("--image-size", type=int, help="Folder datasets: side in pixels.  [default: 32]")
+@click.option("--download", is_flag=True, default=None, help="Allow a download of absent data.")
+@click.option("--model", help="cnn | cnn-se | resnet20  [default: the checkpoint's, else cnn]")
+@click.option("--checkpoint", type=_FILE, help="Weights.  [default: those shipped with audit]")
+@click.option("--mean", type=float, nargs=3, help="Normalisation R G B, for values in [0, 1].")
+@click.option("--std", type=float, nargs=3, help="Likewise.")
+@click.option("--method", help="hirescam | gradcam | cam | channels  [default: hirescam]")
+@click.option("--target", help="Class to explain: predicted | label  [default: predicted]")
+@click.option("--masks", help="auto | dataset | estimated  [default: auto]")
+@click.option("--channels", type=int, help="Most active channels to keep.  [default: 3]")
+@click.option("--partners", type=int, help="Transplants a sample.  [default: 4]")
+@click.option("--max-bad", type=float, help="Share of bad samples to accept.  [default: 0.05]")
+@click.option("--limit", type=int, help="Audit this many samples, evenly spaced.")
+@click.option("--seed", type=int, help="[default: 0]")
+@click.option("--device", help="auto | cpu | cuda | …  [default: auto]")
+@click.option("--batch-size", type=_AutoInt(), help="[default: auto]")
+@click.option("--workers", type=_AutoInt(), help="Decoding processes.  [default: auto]")
+@click.option("--shard-size", type=int, help="Samples a part.  [default: 1000]")
+@click.option("--out", type=_FILE, help="Where reports go.  [default: reports]")
+def run(config: Path | None, **flags: Any) -> None:
+    """Audit a classifier over a whole split."""
+    from audit.config import load_config
+
+    settings = load_config(config, flags)
+    click.echo(f"audit {audit.__version__}: {settings.dataset}, opening …", err=True)
+    from audit.job import run_audit
+    from audit.report.summary import summarise
+
+    started = time.monotonic()
+    finished: AuditRun = run_audit(settings)
+    click.echo(summarise(finished, seconds=time.monotonic() - started))
+
+
+@cli.command()
+@click.option("--dataset", default="demo", show_default=True)
+@click.option(
+    "--data-root",
+    "data_roots",
+    type=_FILE,
+    multiple=True,
+    default=[Path("data")],
+    show_default=True,
+    help="Repeat it to train on several copies of the dataset together.",
+)
+@click.option("--model", default="cnn", show_default=True, help="cnn | cnn-se | resnet20")
+@click.option("--epochs", default=50, show_default=True)
+@click.option("--batch-size", default=64, show_default=True)
+@click.option("--lr", default=1e-3, show_default=True, help="Adam's; the peak under onecycle.")
+@click.option(
+    "--schedule", type=click.Choice(["plateau", "onecycle"]), default="plateau", show_default=True
+)
+@click.option("--hold-out", default=1000, show_default=True, help="Images of each root.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--out", type=_FILE, help="[default: runs/DATASET-MODEL]")
+def train(out: Path | None, device: str, **settings: Any) -> None:
+    """Train a classifier; run it again after an interruption and it goes on."""
+    from pydantic import ValidationError
+
+    from audit.errors import ConfigError
+    from audit.training import Recipe
+    from audit.training import train as train_model
+
+    try:
+        recipe = Recipe(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"--{str(first['loc'][0]).replace('_', '-')} is not valid",
+            expected=first["msg"],
+            found=repr(first["input"]),
+        ) from error
+    folder = out or Path("runs") / f"{recipe.dataset.replace(':', '-')}-{recipe.model}"
+    weights = train_model(recipe, folder, device=device)
+    click.echo((folder / "README.md").read_text(encoding="utf-8"))
+    click.echo(f"weights: {weights}")
+
+
+def main() -> None:
+    """Run the command; errors that a user can mend end without a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except AuditError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: finished parts are kept, run the same command again", err=True)
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        click.echo(f"error: {_from_the_system(error)}", err=True)
+        code = 1
+    sys.exit(code or 0)
+
+
+def _from_the_system(error: OSError) -> OutputError:
+    from audit.files import output_error
+
+    return output_error(Path(error.filename or "a file"), error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What an audit is asked to do: frozen, validated, from a job file and flags."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from audit.errors import ConfigError
+
+Triple = tuple[float, float, float]
+Auto = Literal["auto"]
+
+
+class AuditConfig(BaseModel):
+    """Settings of one audit.
+
+    Attributes:
+        dataset: ``demo``, ``cifar10``, ``cifar100`` or ``folder:PATH``.
+        split: Which split of it.
+        data_root: Where ``cifar10`` and ``cifar100`` lie.
+        mask_root: For folders, a parallel tree of object masks.
+        image_size: For folders, the side that images are resized and cropped to.
+        download: Allow a download where the data is absent.
+        model: Architecture; ``None`` takes what the checkpoint says, else ``cnn``.
+        checkpoint: Weights; ``None`` takes those shipped with the audit.
+        mean: Of the normalisation, for values in [0, 1]; ``None`` takes the checkpoint's.
+        std: Likewise.
+        method: ``hirescam``, ``gradcam``, ``cam`` or ``channels``.
+        target: The class that maps explain: ``predicted`` or ``label``.
+        masks: ``auto`` (the dataset's, else estimated), ``dataset`` or ``estimated``.
+        channels: How many of the most active channels' maps to keep a sample.
+        partners: Transplants a sample.
+        max_bad: The share of unreadable or mislabelled samples past which the run fails.
+        limit: Audit this many samples, evenly spaced over the split.
+        seed: Draws donors of transplants, bootstrap resamples and random tiles.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        batch_size: Samples a step.
+        workers: Processes that decode images.
+        shard_size: Samples a part.
+        out: Where reports go.
+
+    Example:
+        >>> AuditConfig(dataset="demo").method
+        'hirescam'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    dataset: str = "demo"
+    split: str = "test"
+    data_root: Path = Path("data")
+    mask_root: Path | None = None
+    image_size: int = Field(default=32, ge=8, le=4096)
+    download: bool = False
+    model: str | None = None
+    checkpoint: Path | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    method: Literal["hirescam", "gradcam", "cam", "channels"] = "hirescam"
+    target: Literal["predicted", "label"] = "predicted"
+    masks: Literal["auto", "dataset", "estimated"] = "auto"
+    channels: int = Field(default=3, ge=1, le=64)
+    partners: int = Field(default=4, ge=1, le=64)
+    max_bad: float = Field(default=0.05, ge=0, le=1)
+    limit: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    device: str = "auto"
+    batch_size: Auto | int = "auto"
+    workers: Auto | int = "auto"
+    shard_size: int = Field(default=1000, ge=1)
+    out: Path = Path("reports")
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> AuditConfig:
+        if isinstance(self.batch_size, int) and self.batch_size < 1:
+            raise ValueError("batch_size must be at least 1, or auto")
+        if isinstance(self.workers, int) and self.workers < 0:
+            raise ValueError("workers must be at least 0, or auto")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("std must be above 0")
+        return self
+
+
+# Settings that cannot change a row; everything else is part of a run's identity.
+NOT_IN_FINGERPRINT = frozenset(
+    {"data_root", "mask_root", "checkpoint", "download", "workers", "out", "max_bad", "device"}
+)
+
+
+def load_config(file: Path | None, overrides: Mapping[str, Any]) -> AuditConfig:
+    """Read a job file and let flags override it.
+
+    Args:
+        file: TOML with the names of :class:`AuditConfig`, or ``None``.
+        overrides: Values by name; ``None`` leaves what the file or the default says.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a name or a value is not allowed.
+    """
+    settings = _read_toml(file) if file is not None else {}
+    settings |= {name: value for name, value in overrides.items() if value is not None}
+    where = f" in {file}" if file is not None else ""
+    unknown = [name for name in settings if name not in AuditConfig.model_fields]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], AuditConfig.model_fields, n=1)
+        raise ConfigError(
+            f"unknown setting '{unknown[0]}'{where}",
+            expected="one of " + ", ".join(AuditConfig.model_fields),
+            remedy=f"did you mean '{near[0]}'?" if near else None,
+        )
+    try:
+        return AuditConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        flag = f"--{name.replace('_', '-')}"
+        raise ConfigError(
+            f"the setting '{name}' ({flag}){where} is not valid" if name else first["msg"],
+            expected=first["msg"].removeprefix("Input should be ") if name else None,
+            found=repr(first["input"]) if name else None,
+        ) from error
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"the job file {file} does not exist") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the job file {file} is not valid TOML", found=str(error)) from error

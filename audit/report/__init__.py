@@ -1,0 +1,1 @@
+"""Heatmap grids and the page, drawn from stored rows and thumbnails alone."""

@@ -1,0 +1,198 @@
+"""The contact sheets of a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from audit.files import make_folder, write_atomically
+from audit.report.selection import CLASS_SECTIONS, SPLIT_SECTIONS, TILES
+from audit.report.thumbs import picture, silhouette
+from audit.report.tiles import (
+    BAD,
+    FAINT,
+    GOOD,
+    Caption,
+    Row,
+    Tile,
+    fit,
+    jet,
+    outline,
+    overlay,
+    sheet,
+)
+from audit.tables.reading import enlarge_map
+
+HEADINGS = {
+    "worst": "Most of the evidence on background",
+    "median": "Typical",
+    "best": "Most of the evidence on the object",
+    "random": "Drawn at random",
+    "right_for_the_wrong_reason": "Right for the wrong reason",
+    "wrong_but_confident": "Wrong but confident",
+}
+_LEGEND = (
+    "blue: no evidence for the explained class · red: the strongest · white line: the object mask"
+)
+
+
+class Grids:
+    """Draws contact sheets from stored rows and thumbnails.
+
+    Args:
+        samples: All rows.
+        thumbs: The rows of ``thumbs.parquet``.
+        classes: The rows of ``classes.parquet``.
+        grid: h and w of the maps.
+    """
+
+    def __init__(
+        self,
+        samples: pd.DataFrame,
+        thumbs: pd.DataFrame,
+        classes: pd.DataFrame,
+        grid: tuple[int, int],
+    ) -> None:
+        self._samples = samples.set_index("index")
+        self._thumbs = thumbs
+        self._classes = classes.set_index("label")
+        self._grid = grid
+
+    def draw_all(self, folder: Path) -> list[str]:
+        """Write every sheet.
+
+        Args:
+            folder: The run's folder; sheets go to ``grids/`` in it.
+
+        Returns:
+            Their names, relative to ``folder``.
+        """
+        make_folder(folder / "grids")
+        names = []
+        for name, content in self.sheets():
+            write_atomically(folder / "grids" / name, content)
+            names.append(f"grids/{name}")
+        return names
+
+    def sheets(self) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of all sheets."""
+        for label, thumbs in self._thumbs.groupby("label"):
+            if int(label) >= 0:
+                yield class_sheet(int(label), self._name(int(label))), self._class_sheet(thumbs)
+                yield channel_sheet(int(label), self._name(int(label))), self._channels(thumbs)
+            else:
+                for section, rows in thumbs.groupby("section"):
+                    yield f"{section}.png", self._split_sheet(str(section), rows)
+
+    def _name(self, label: int) -> str:
+        return str(self._classes.loc[label, "label_name"])
+
+    def _class_sheet(self, thumbs: pd.DataFrame) -> bytes:
+        label = int(thumbs["label"].iloc[0])
+        summary = self._classes.loc[label]
+        subtitle = (
+            f"{summary['n']:,} images · accuracy {_percent(summary['accuracy'])} · "
+            f"background share {_percent(summary['background_share'])} · "
+            f"transplant rate {_percent(summary['transplant_rate'])}"
+        )
+        rows = [
+            Row(
+                heading=HEADINGS[section],
+                tiles=[self._tile(t) for t in _in_order(thumbs, section)],
+            )
+            for section in CLASS_SECTIONS
+        ]
+        return sheet(f"Class: {self._name(label)}", subtitle, rows, _LEGEND)
+
+    def _split_sheet(self, section: str, thumbs: pd.DataFrame) -> bytes:
+        tiles = [self._tile(thumb) for thumb in _in_order(thumbs, section)]
+        rows = [
+            Row(heading="" if start else "The most confident first", tiles=tiles[start : start + TILES])
+            for start in range(0, len(tiles), TILES)
+        ]
+        return sheet(HEADINGS[section], SPLIT_MEANING[section], rows, _LEGEND)
+
+    def _tile(self, thumb: pd.Series) -> Tile:  # type: ignore[type-arg]
+        sample = self._samples.loc[thumb["index"]]
+        image = picture(thumb["image"])
+        mask = fit(silhouette(thumb["mask"])[..., None])[..., 0]
+        mask = np.where(mask > 127, 255, 0).astype(np.uint8)
+        heatmap = enlarge_map(sample["map"], self._grid, image.shape[:2])
+        right = bool(sample["correct"]) if pd.notna(sample["correct"]) else False
+        return Tile(
+            pictures=[outline(fit(image), mask), outline(fit(overlay(image, heatmap)), mask)],
+            captions=[
+                Caption(text=f"label: {sample['label_name']}"),
+                Caption(
+                    text=f"model: {sample['predicted_name']} {_percent(sample['confidence'])}",
+                    colour=GOOD if right else BAD,
+                ),
+                Caption(text=f"background share {_percent(sample['background_share'])}"),
+                Caption(text=str(sample["sample_id"]), colour=FAINT),
+            ],
+        )
+
+    def _channels(self, thumbs: pd.DataFrame) -> bytes:
+        label = int(thumbs["label"].iloc[0])
+        firsts = [next(iter(_in_order(thumbs, section))) for section in CLASS_SECTIONS]
+        rows = [
+            Row(heading=HEADINGS[str(thumb["section"])], tiles=self._channel_tiles(thumb))
+            for thumb in firsts
+        ]
+        return sheet(
+            f"Class: {self._name(label)}, most active channels",
+            "What the strongest channels of the target layer respond to, whatever the class",
+            rows,
+            "blue: the channel is silent · red: its strongest response",
+        )
+
+    def _channel_tiles(self, thumb: pd.Series) -> list[Tile]:  # type: ignore[type-arg]
+        sample = self._samples.loc[thumb["index"]]
+        image = picture(thumb["image"])
+        numbers = sample["top_channels"]
+        maps = np.asarray(sample["channel_maps"], np.float32).reshape(len(numbers), -1)
+        tiles = [self._tile(thumb)]
+        for number, values in zip(numbers, maps, strict=True):
+            response = enlarge_map(values, self._grid, image.shape[:2])
+            tiles.append(
+                Tile(
+                    pictures=[fit(jet(response)), fit(overlay(image, response))],
+                    captions=[Caption(text=f"channel {number}")],
+                )
+            )
+        return tiles
+
+
+SPLIT_MEANING = {
+    "right_for_the_wrong_reason": "Correct predictions whose background points to the label and "
+    "whose object points elsewhere",
+    "wrong_but_confident": "Wrong predictions with the highest probability",
+}
+assert set(SPLIT_MEANING) == set(SPLIT_SECTIONS)
+
+
+def class_sheet(label: int, name: str) -> str:
+    """File name of a class's sheet; any class name gives a safe one."""
+    return f"class-{label:04d}-{_safe(name)}.png"
+
+
+def channel_sheet(label: int, name: str) -> str:
+    """File name of a class's sheet of channels."""
+    return f"channels-{label:04d}-{_safe(name)}.png"
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:40].strip("-").lower() or "class"
+
+
+def _in_order(thumbs: pd.DataFrame, section: str) -> list[pd.Series]:  # type: ignore[type-arg]
+    rows = thumbs[thumbs["section"] == section].sort_values("rank")
+    return [row for _, row in rows.iterrows()]
+
+
+def _percent(value: object) -> str:
+    return "–" if pd.isna(value) else f"{float(value):.0%}"  # type: ignore[arg-type, call-overload]

@@ -1,0 +1,80 @@
+"""``index.html``: the run on one page, drawn from its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from audit.files import write_atomically
+from audit.report.grids import HEADINGS, SPLIT_MEANING, channel_sheet, class_sheet
+from audit.report.selection import SPLIT_SECTIONS
+from audit.tables.totals import rank_classes
+
+_PLACES_SHOWN = 3
+
+
+def write_page(
+    folder: Path, *, facts: dict[str, Any], classes: pd.DataFrame, confusion: pd.DataFrame
+) -> None:
+    """Write the page.
+
+    Args:
+        folder: The run's folder, with its grids in place.
+        facts: The manifest's content.
+        classes: The rows of ``classes.parquet``.
+        confusion: The rows of ``confusion.parquet``.
+    """
+    environment = Environment(
+        loader=PackageLoader("audit.report"),
+        autoescape=select_autoescape(default=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["number"] = number
+    ranked = rank_classes(classes)
+    page = environment.get_template("index.html.j2").render(
+        facts=facts,
+        totals=facts["totals"],
+        classes=[_class_view(folder, row) for row in ranked.to_dict("records")],
+        first=[row for row in ranked.to_dict("records") if pd.notna(row["transplant_rate"])][
+            :_PLACES_SHOWN
+        ],
+        sections=[
+            {"title": HEADINGS[name], "meaning": SPLIT_MEANING[name], "file": f"grids/{name}.png"}
+            for name in SPLIT_SECTIONS
+            if (folder / "grids" / f"{name}.png").exists()
+        ],
+        confusions=_largest_confusions(confusion),
+        undefined={k: v for k, v in facts["totals"]["statuses"].items() if k != "ok"},
+    )
+    write_atomically(folder / "index.html", page.encode())
+
+
+def percent(value: object, digits: int = 0) -> str:
+    """A share for people; a dash where it is undefined."""
+    return "–" if pd.isna(value) else f"{float(value):.{digits}%}"  # type: ignore[arg-type, call-overload]
+
+
+def number(value: object, digits: int = 2) -> str:
+    """A number for people; a dash where it is undefined."""
+    return "–" if pd.isna(value) else f"{float(value):.{digits}f}"  # type: ignore[arg-type, call-overload]
+
+
+def _class_view(folder: Path, row: dict[Any, Any]) -> dict[Any, Any]:
+    label, name = int(row["label"]), str(row["label_name"])
+    sheets = {"sheet": class_sheet(label, name), "channels": channel_sheet(label, name)}
+    return row | {
+        key: f"grids/{quote(file)}" if (folder / "grids" / file).exists() else None
+        for key, file in sheets.items()
+    }
+
+
+def _largest_confusions(confusion: pd.DataFrame) -> list[dict[Any, Any]]:
+    wrong = confusion[confusion["label"] != confusion["predicted"]]
+    largest = wrong.sort_values(["n", "label", "predicted"], ascending=[False, True, True])[:10]
+    return list(largest.to_dict("records"))

@@ -1,0 +1,1 @@
+"""Shards, rows, the part store and the engine that fills it."""

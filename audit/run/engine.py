@@ -1,0 +1,186 @@
+"""Computing shards: fetch, mask, step, rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audit.data import Batch, Split, iterate
+from audit.masks import MaskCache, agreement, enlarge
+from audit.run.rows import build_table
+from audit.run.store import Shard
+from audit.score.transplant import Donors
+from audit.step import STATUSES, AuditStep, status_code
+
+# Donors of transplants: this many a class, unless that exceeds the totals below.
+DONORS_A_CLASS = 16
+MAX_DONORS = 512
+MAX_DONOR_BYTES = 256 * 2**20
+# Candidates that are looked at for each donor wanted; classes may be rare and masks unusable.
+_CANDIDATES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedBatch:
+    """A batch on the device with the masks that it is scored under."""
+
+    batch: Batch
+    images: Tensor
+    labels: Tensor
+    mask: Tensor
+    confidence: Tensor
+    given: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auditor:
+    """Everything that computes a shard.
+
+    Attributes:
+        split: The samples.
+        step: On the device.
+        estimated: Masks for a split without its own, else ``None``.
+        device: Where to compute.
+        batch_size: Samples a step.
+        workers: Processes that decode.
+    """
+
+    split: Split
+    step: AuditStep
+    estimated: MaskCache | None
+    device: torch.device
+    batch_size: int
+    workers: int = 0
+
+    def run_shard(
+        self, shard: Shard, progress: Callable[[int], object]
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        """Compute one shard.
+
+        Args:
+            shard: Which range of the split.
+            progress: Is told how many samples were done.
+
+        Returns:
+            Its rows, and the summary for the sidecar: how often each status occurs, and the pixel
+            histogram.
+        """
+        rows = _Rows()
+        for masked in self.batches(range(shard.start, shard.stop)):
+            output = self.step(
+                masked.images, masked.labels, masked.mask, masked.given, masked.index
+            )
+            rows.add(masked, output.columns, output.histogram)
+            progress(len(masked.batch))
+        arrays = rows.to_host()
+        table = build_table(
+            arrays,
+            sample_ids=rows.sample_ids,
+            classes=self.split.classes,
+            statuses=STATUSES,
+            mask_source="dataset" if self.estimated is None else "estimated",
+        )
+        counts = Counter(STATUSES[code] for code in arrays["status"].tolist())
+        assert rows.histogram is not None
+        return table, {"statuses": dict(counts), "histogram": rows.histogram.tolist()}
+
+    def batches(self, indices: range | list[int]) -> Iterator[MaskedBatch]:
+        """Fetch samples with their masks, on the device."""
+        pin = self.device.type == "cuda"
+        for batch in iterate(
+            self.split, indices, batch_size=self.batch_size, workers=self.workers, pin=pin
+        ):
+            mask, confidence = self._masks(batch)
+            yield MaskedBatch(
+                batch=batch,
+                images=batch.images.to(self.device, non_blocking=pin),
+                labels=batch.labels.to(self.device, non_blocking=pin),
+                mask=mask,
+                confidence=confidence,
+                given=torch.tensor([status_code(s) for s in batch.status], device=self.device),
+                index=batch.index.to(self.device),
+            )
+
+    def _masks(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self.estimated is None:
+            assert batch.object_mask is not None
+            none = torch.full((len(batch),), torch.nan, device=self.device)
+            return batch.object_mask.to(self.device), none
+        variants = self.estimated.variants(batch.index).to(self.device)
+        confidence = agreement(variants)
+        readable = [status != "unreadable" for status in batch.status]
+        confidence[~torch.tensor(readable, device=self.device)] = torch.nan
+        return enlarge(variants[:, 0], self.split.image_size), confidence
+
+    def choose_donors(self, seed: int) -> None:
+        """Pick and encode the objects that transplants use; the same for every shard.
+
+        Args:
+            seed: Draws other donors.
+        """
+        classes = len(self.split.classes)
+        wanted = self._donors_a_class(classes)
+        total = len(self.split)
+        order = np.random.default_rng((seed, total)).permutation(total)
+        candidates = order[: _CANDIDATES * wanted * classes].tolist()
+        taken = torch.zeros(classes, dtype=torch.int64)
+        features, masks, labels = [], [], []
+        for masked in self.batches(candidates):
+            inside = masked.mask.flatten(1) >= 0.5
+            usable = inside.any(dim=1) & ~inside.all(dim=1) & (masked.given == status_code("ok"))
+            keep = _first_of_each(masked.labels.cpu(), usable.cpu(), taken, wanted)
+            if len(keep):
+                features.append(self.step.features(masked.images[keep]))
+                masks.append(self.step.to_grid(masked.mask[keep]))
+                labels.append(masked.labels[keep])
+        if features:
+            self.step.donors = Donors.of(
+                torch.cat(features), torch.cat(masks), torch.cat(labels), classes
+            )
+
+    def _donors_a_class(self, classes: int) -> int:
+        channels, (height, width) = self.step.channels_of_features, self.step.grid
+        fit = MAX_DONOR_BYTES // (4 * channels * height * width)
+        return max(1, min(DONORS_A_CLASS, MAX_DONORS // classes, fit // classes))
+
+
+@dataclass
+class _Rows:
+    """Columns of a shard, kept on the device until it ends."""
+
+    sample_ids: list[str] = field(default_factory=list)
+    columns: dict[str, list[Tensor]] = field(default_factory=dict)
+    histogram: Tensor | None = None
+
+    def add(self, masked: MaskedBatch, columns: dict[str, Tensor], histogram: Tensor) -> None:
+        self.sample_ids.extend(masked.batch.sample_id)
+        known = {
+            "index": masked.index,
+            "label": masked.labels,
+            "mask_confidence": masked.confidence,
+        }
+        for name, values in (columns | known).items():
+            self.columns.setdefault(name, []).append(values)
+        self.histogram = histogram if self.histogram is None else self.histogram + histogram
+
+    def to_host(self) -> dict[str, NDArray[np.generic]]:
+        return {name: torch.cat(parts).cpu().numpy() for name, parts in self.columns.items()}
+
+
+def _first_of_each(labels: Tensor, usable: Tensor, taken: Tensor, wanted: int) -> Tensor:
+    """Positions of usable samples, at most ``wanted`` a class; counts them in ``taken``."""
+    keep = []
+    for position, (label, fine) in enumerate(zip(labels.tolist(), usable.tolist(), strict=True)):
+        if fine and label >= 0 and taken[label] < wanted:
+            taken[label] += 1
+            keep.append(position)
+    return torch.tensor(keep, dtype=torch.int64)

@@ -1,0 +1,78 @@
+"""The manifest: what a run was, and the proof that it is complete. It is written last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import audit
+from audit.files import sha256_of, write_atomically
+
+NAME = "manifest.json"
+COMPLETE = "complete"
+
+# Libraries whose version can change a number.
+_LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scipy")
+# The stages whose code decides what a row holds; pages and tables are redrawn at every run.
+_CODE_OF_ROWS = ("data", "masks", "models", "cam", "score", "run", "step.py")
+
+
+@cache
+def code_fingerprint() -> str:
+    """A digest of the code that computes rows: rows of two versions are never mixed."""
+    package = Path(audit.__file__).parent
+    digest = hashlib.sha256()
+    for place in _CODE_OF_ROWS:
+        path = package / place
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(f"{file.relative_to(package)} {sha256_of(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def fingerprint_of(identity: Mapping[str, Any]) -> str:
+    """A digest of everything that decides what the rows are."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computed the run."""
+    return {
+        "audit": audit.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _LIBRARIES},
+    }
+
+
+def checksums(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Size and digest of files of a run."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+        for name in names
+    }
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    """Declare a run complete."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / NAME, (text + "\n").encode())
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a complete run whose files are all as it says, else ``None``."""
+    try:
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        if content["status"] != COMPLETE:
+            return None
+        for name, expected in content["files"].items():
+            path = folder / name
+            if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
+                return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(content)

@@ -1,0 +1,64 @@
+"""Progress on a terminal as a bar, in a log as a line every few seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Counts samples.
+
+    Args:
+        what: What is being done.
+        total: How many samples there are.
+        done: How many were done before.
+    """
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        self._what = what
+        self._total = total
+        self._done = self._before = done
+        self._started = self._said = time.monotonic()
+        self._bar = (
+            tqdm(total=total, initial=done, desc=what, unit=" images", smoothing=0.1)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def __call__(self, count: int) -> None:
+        """Note that so many more samples are done."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            self._say()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif kind is None:
+            self._say()
+
+    def _say(self) -> None:
+        elapsed = max(time.monotonic() - self._started, 1e-6)
+        rate = (self._done - self._before) / elapsed
+        left = (self._total - self._done) / rate if rate else 0.0
+        line = f"{self._what}: {self._done:,}/{self._total:,} images, {rate:,.0f} a second"
+        if left >= 1:
+            line += f", {left:.0f} s left"
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,241 @@
+"""The table of samples: one row a sample, schema first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """What one column of a table holds.
+
+    Attributes:
+        name: As in the file.
+        type: As in the file; ``list`` types show their element.
+        range: Allowed values, with the unit where there is one.
+        meaning: In one sentence.
+        null_when: When the value is null; empty for never.
+    """
+
+    name: str
+    type: pa.DataType
+    range: str
+    meaning: str
+    null_when: str = ""
+
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_F32 = pa.float32()
+_HALF = pa.list_(pa.float16())
+_NO_MODEL = "status is unreadable or nonfinite"
+_NO_MASK = _NO_MODEL + ", mask_missing, mask_mismatch, empty_mask or full_mask"
+_NO_MAP = _NO_MASK + ", or zero_map"
+_NO_ALT = "prediction and label agree, or " + _NO_MODEL
+
+SAMPLE_COLUMNS: tuple[Column, ...] = (
+    Column(name="index", type=pa.int64(), range="≥ 0", meaning="Position in the split."),
+    Column(
+        name="sample_id",
+        type=pa.string(),
+        range="unique",
+        meaning="Stable name of the image; joins all tables and pictures.",
+    ),
+    Column(
+        name="status",
+        type=_NAME,
+        range="ok, unreadable, nonfinite, mask_missing, mask_mismatch, empty_mask, full_mask, "
+        "zero_map, bad_label",
+        meaning="Why scores are missing; the most severe reason wins.",
+    ),
+    Column(
+        name="label",
+        type=pa.int32(),
+        range="[0, K)",
+        meaning="Labelled class.",
+        null_when="status is bad_label, or the label cannot be read",
+    ),
+    Column(name="label_name", type=_NAME, range="class names", meaning="Its name.",
+           null_when="label is null"),
+    Column(name="predicted", type=pa.int32(), range="[0, K)", meaning="Class of the largest logit.",
+           null_when=_NO_MODEL),
+    Column(name="predicted_name", type=_NAME, range="class names", meaning="Its name.",
+           null_when=_NO_MODEL),
+    Column(name="correct", type=pa.bool_(), range="true, false",
+           meaning="Whether predicted equals label.", null_when=_NO_MODEL + ", or label is null"),
+    Column(name="confidence", type=_F32, range="[0, 1]",
+           meaning="Softmax probability of the predicted class.", null_when=_NO_MODEL),
+    Column(name="label_probability", type=_F32, range="[0, 1]",
+           meaning="Softmax probability of the labelled class.",
+           null_when=_NO_MODEL + ", or label is null"),
+    Column(name="margin", type=_F32, range="[0, 1]",
+           meaning="Largest probability minus the second largest.",
+           null_when=_NO_MODEL + ", or there is one class"),
+    Column(name="top_classes", type=pa.list_(pa.int32()), range="up to 5 of [0, K)",
+           meaning="The most probable classes, most probable first.", null_when=_NO_MODEL),
+    Column(name="top_probabilities", type=pa.list_(_F32), range="up to 5 of [0, 1]",
+           meaning="Their softmax probabilities.", null_when=_NO_MODEL),
+    Column(name="target", type=pa.int32(), range="[0, K)",
+           meaning="The class that map and scores explain (--target).", null_when=_NO_MODEL),
+    Column(name="alt_target", type=pa.int32(), range="[0, K)",
+           meaning="The other of predicted and labelled class, which the alt_ columns explain.",
+           null_when=_NO_ALT),
+    Column(name="target_logit", type=_F32, range="logits",
+           meaning="The target's logit minus the mean over classes; "
+           "object + near + far + bias + residual.", null_when=_NO_MODEL),
+    Column(name="mask_source", type=_NAME, range="dataset, estimated",
+           meaning="Where the object mask came from."),
+    Column(name="mask_confidence", type=_F32, range="[0, 1]",
+           meaning="Mean overlap (IoU) of the estimated mask with its four variants.",
+           null_when="the mask is the dataset's, or status is unreadable"),
+    Column(name="object_area", type=_F32, range="[0, 1]", meaning="Share of the image that is "
+           "object, a.", null_when="there is no mask"),
+    Column(name="object_share", type=_F32, range="[0, 1]",
+           meaning="Share of the map's positive mass on the object, R.", null_when=_NO_MAP),
+    Column(name="background_share", type=_F32, range="[0, 1]",
+           meaning="1 − R. Descriptive: a clean model on a coarse grid can show .35 to .86.",
+           null_when=_NO_MAP),
+    Column(name="background_lift", type=_F32, range="≥ 0; 1 = chance",
+           meaning="(1 − R)/(1 − a).", null_when=_NO_MAP),
+    Column(name="kappa", type=_F32, range="≤ 1; 0 = chance", meaning="(R − a)/(1 − a).",
+           null_when=_NO_MAP),
+    Column(name="kappa_res", type=_F32, range="≤ about 1; 0 = chance",
+           meaning="(R − a)/(R* − a) with R* the best share that the grid allows.",
+           null_when=_NO_MAP + ", or the grid cannot resolve the object"),
+    Column(name="pointing_hit", type=_F32, range="[0, 1]",
+           meaning="Whether the map's peak lies on the object within a tolerance (1 px up to "
+           "64 px images, 15 px at 224); tied peaks count by fraction.", null_when=_NO_MAP),
+    Column(name="rank_accuracy", type=_F32, range="[0, 1]",
+           meaning="Share of the |M| highest pixels that are object; expected value under ties.",
+           null_when=_NO_MAP),
+    Column(name="iou_50", type=_F32, range="[0, 1]",
+           meaning="Overlap of the object with the pixels at or above half the map's maximum.",
+           null_when=_NO_MAP),
+    Column(name="focus_entropy", type=_F32, range="[0, 1]",
+           meaning="Entropy of the map over its largest value; 0 = one cell.",
+           null_when=_NO_MODEL + ", or the map is zero"),
+    Column(name="effective_cells", type=_F32, range="[1, h·w] cells",
+           meaning="How many cells the map covers, by its entropy.",
+           null_when=_NO_MODEL + ", or the map is zero"),
+    Column(name="object_logit", type=_F32, range="logits",
+           meaning="What the object's cells contribute to target_logit.", null_when=_NO_MASK),
+    Column(name="near_logit", type=_F32, range="logits",
+           meaning="What the background within one cell of the object contributes.",
+           null_when=_NO_MASK),
+    Column(name="far_logit", type=_F32, range="logits",
+           meaning="What the rest of the background contributes.", null_when=_NO_MASK),
+    Column(name="bias_logit", type=_F32, range="logits",
+           meaning="What the head's biases contribute.", null_when=_NO_MASK),
+    Column(name="residual_logit", type=_F32, range="logits; 0 for piecewise-linear heads",
+           meaning="What the other four leave unexplained.", null_when=_NO_MASK),
+    Column(name="object_pred", type=pa.int32(), range="[0, K)",
+           meaning="Class with the largest contribution from the object.", null_when=_NO_MASK),
+    Column(name="background_pred", type=pa.int32(), range="[0, K)",
+           meaning="Class with the largest contribution from the background (near and far).",
+           null_when=_NO_MASK),
+    Column(name="transplant_rate", type=_F32, range="[0, 1]",
+           meaning="Share of transplants (this background under objects of other classes, in "
+           "feature space) that are predicted as this sample's label.",
+           null_when=_NO_MASK + ", the label is null, the object leaves no background, or there "
+           "are no donors of other classes"),
+    Column(name="alt_background_share", type=_F32, range="[0, 1]",
+           meaning="background_share of alt_target's map.",
+           null_when=_NO_ALT + ", no usable mask, or that map is zero"),
+    Column(name="alt_object_logit", type=_F32, range="logits",
+           meaning="object_logit of alt_target.", null_when=_NO_ALT + ", or no usable mask"),
+    Column(name="alt_near_logit", type=_F32, range="logits",
+           meaning="near_logit of alt_target.", null_when=_NO_ALT + ", or no usable mask"),
+    Column(name="alt_far_logit", type=_F32, range="logits",
+           meaning="far_logit of alt_target.", null_when=_NO_ALT + ", or no usable mask"),
+    Column(name="map", type=_HALF, range="h·w values in [−1, 1]",
+           meaning="The target's signed map, row by row, over its largest magnitude.",
+           null_when=_NO_MODEL),
+    Column(name="map_scale", type=_F32, range="≥ 0", meaning="That magnitude: map × map_scale "
+           "is the raw map.", null_when=_NO_MODEL),
+    Column(name="alt_map", type=_HALF, range="h·w values in [−1, 1]",
+           meaning="alt_target's signed map over its largest magnitude.", null_when=_NO_ALT),
+    Column(name="alt_map_scale", type=_F32, range="≥ 0", meaning="That magnitude.",
+           null_when=_NO_ALT),
+    Column(name="top_channels", type=pa.list_(pa.int32()), range="channel numbers",
+           meaning="The channels with the largest mean activation, most active first.",
+           null_when=_NO_MODEL),
+    Column(name="channel_maps", type=_HALF, range="channels·h·w values in [−1, 1]",
+           meaning="Their activation maps one after the other, over the largest magnitude.",
+           null_when=_NO_MODEL),
+    Column(name="channel_maps_scale", type=_F32, range="≥ 0", meaning="That magnitude.",
+           null_when=_NO_MODEL),
+)  # fmt: skip
+
+SAMPLE_SCHEMA = pa.schema(
+    [(column.name, column.type) for column in SAMPLE_COLUMNS],
+    metadata={"audit_schema_version": str(SCHEMA_VERSION)},
+)
+
+
+def build_table(
+    tensors: Mapping[str, NDArray[np.generic]],
+    *,
+    sample_ids: Sequence[str],
+    classes: Sequence[str],
+    statuses: Sequence[str],
+    mask_source: str,
+) -> pa.Table:
+    """Rows of one shard.
+
+    Args:
+        tensors: The step's columns as arrays, plus ``index``, ``label`` and ``mask_confidence``;
+            NaN and negative integers become null.
+        sample_ids: N.
+        classes: Class names.
+        statuses: What the codes in ``status`` mean.
+        mask_source: ``dataset`` or ``estimated``.
+
+    Returns:
+        A table with :data:`SAMPLE_SCHEMA`.
+    """
+    count = len(sample_ids)
+    arrays = {
+        "sample_id": pa.array(sample_ids, pa.string()),
+        "status": _named(tensors["status"], statuses),
+        "label_name": _named(tensors["label"], classes),
+        "predicted_name": _named(tensors["predicted"], classes),
+        "mask_source": _named(np.zeros(count, np.int64), [mask_source]),
+    }
+    for column in SAMPLE_COLUMNS:
+        if column.name not in arrays:
+            arrays[column.name] = _array(tensors[column.name], column.type)
+    return pa.Table.from_arrays([arrays[name] for name in SAMPLE_SCHEMA.names], schema=SAMPLE_SCHEMA)
+
+
+def _named(codes: NDArray[np.generic], names: Sequence[str]) -> pa.Array:
+    values = np.asarray(codes, np.int32)
+    indices = pa.array(values, pa.int32(), mask=values < 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(list(names), pa.string()))
+
+
+def _array(values: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_list(kind):
+        return _lists(values, kind)
+    null = np.isnan(values) if values.dtype.kind == "f" else values < 0
+    if pa.types.is_boolean(kind):
+        return pa.array(values > 0, kind, mask=null)
+    return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=null)
+
+
+def _lists(values: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
+    """Rows of equal length as lists; a row whose first value is undefined becomes null."""
+    flat = values.reshape(len(values), -1)
+    first = flat[:, 0]
+    null = np.isnan(first) if flat.dtype.kind == "f" else first < 0
+    lengths = np.where(null, 0, flat.shape[1])
+    offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+    content = pa.array(flat[~null].ravel().astype(kind.value_type.to_pandas_dtype()))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), content.cast(kind.value_type), type=kind, mask=pa.array(null)
+    )

@@ -1,0 +1,1 @@
+"""Maps and masks to numbers, one a sample: attention, contributions, transplants, prediction."""

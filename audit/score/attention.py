@@ -1,0 +1,233 @@
+"""Where a map's mass lies: shares, hits, ranks, overlap and focus.
+
+All functions take a batch. A score that is undefined for a sample is NaN, never 0: it becomes a
+null in the tables and is counted there.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Histogram cells of a normalised map, for the pixel average precision of a whole split.
+HISTOGRAM_BINS = 256
+
+
+def object_share(positive: Tensor, grid_mask: Tensor, weight: Tensor) -> Tensor:
+    """The share of a map's positive mass on the object.
+
+    Args:
+        positive: ``L ≥ 0``, N×h×w.
+        grid_mask: ``m``, N×h×w in [0, 1].
+        weight: ``u``, h×w.
+
+    Returns:
+        ``R = Σ u·L·m / Σ u·L`` in [0, 1], N; NaN for a map without mass.
+
+    Source:
+        Relevance mass accuracy, Arras et al. 2022, equation 8; energy-based pointing game,
+        Wang et al. 2020, equation 3. Equal to both on the upsampled map.
+
+    Example:
+        >>> L = torch.tensor([[[3.0, 1.0]]]); m = torch.tensor([[[1.0, 0.0]]])
+        >>> object_share(L, m, torch.ones(1, 2))
+        tensor([0.7500])
+    """
+    mass = positive * weight
+    return _ratio((mass * grid_mask).sum(dim=(1, 2)), mass.sum(dim=(1, 2)))
+
+
+def share_ceiling(grid_mask: Tensor, weight: Tensor) -> Tensor:
+    """The share that a map equal to the object itself reaches on this grid.
+
+    Args:
+        grid_mask: ``m``, N×h×w.
+        weight: ``u``, h×w.
+
+    Returns:
+        ``R* = Σ u·m² / Σ u·m``, N; NaN for an empty mask.
+
+    Example:
+        >>> share_ceiling(torch.tensor([[[1.0, 0.5]]]), torch.ones(1, 2))
+        tensor([0.8333])
+    """
+    mass = grid_mask * weight
+    return _ratio((mass * grid_mask).sum(dim=(1, 2)), mass.sum(dim=(1, 2)))
+
+
+def background_lift(share: Tensor, area: Tensor) -> Tensor:
+    """Background share over the background's area: 1 is what a uniform map gets.
+
+    Args:
+        share: Object share ``R``, N.
+        area: Object area ``a``, N.
+
+    Returns:
+        ``(1 − R) / (1 − a)``, N; NaN where the object fills the image.
+
+    Example:
+        >>> background_lift(torch.tensor([0.4]), torch.tensor([0.25]))
+        tensor([0.8000])
+    """
+    return _ratio(1 - share, 1 - area)
+
+
+def kappa(share: Tensor, area: Tensor, ceiling: Tensor | float = 1.0) -> Tensor:
+    """Chance-corrected object share.
+
+    Args:
+        share: Object share ``R``, N.
+        area: Object area ``a``, N.
+        ceiling: The best share that counts as 1: 1, or the grid's ceiling ``R*``.
+
+    Returns:
+        ``(R − a) / (ceiling − a)``, N; 0 is a uniform map; NaN where the ceiling is the area.
+
+    Example:
+        >>> kappa(torch.tensor([0.4]), torch.tensor([0.25]))
+        tensor([0.2000])
+    """
+    return _ratio(share - area, ceiling - area)
+
+
+def pointing_tolerance(image_side: int) -> int:
+    """Pixels by which the peak may miss the object: 15 at 224 pixels, 1 on thumbnails.
+
+    Example:
+        >>> pointing_tolerance(32), pointing_tolerance(224)
+        (1, 15)
+    """
+    return 1 if image_side <= 64 else round(15 * image_side / 224)
+
+
+def pointing_hit(upsampled: Tensor, mask: Tensor, tolerance: int) -> Tensor:
+    """Whether the map's peak lies on the object or within a few pixels of it.
+
+    Args:
+        upsampled: N×H×W.
+        mask: bool, N×H×W.
+        tolerance: Radius of the disc around the peak, in pixels.
+
+    Returns:
+        In [0, 1], N: the fraction of tied peaks that hit.
+
+    Source:
+        The pointing game, Zhang et al. 2018, section 4.1.
+
+    Example:
+        >>> up = torch.tensor([[[0.0, 0.0, 9.0]]])
+        >>> pointing_hit(up, torch.tensor([[[True, False, False]]]), 1)
+        tensor([0.])
+    """
+    peaks = upsampled == upsampled.amax(dim=(1, 2), keepdim=True)
+    hits = (peaks & _grow(mask, tolerance)).sum(dim=(1, 2))
+    return _ratio(hits.to(upsampled.dtype), peaks.sum(dim=(1, 2)).to(upsampled.dtype))
+
+
+def rank_accuracy(upsampled: Tensor, mask: Tensor) -> Tensor:
+    """The share of the |M| highest pixels that lie on the object.
+
+    Args:
+        upsampled: N×H×W.
+        mask: bool, N×H×W.
+
+    Returns:
+        In [0, 1], N; under ties the expected value; NaN for an empty mask.
+
+    Source:
+        Relevance rank accuracy, Arras et al. 2022, equation 9.
+
+    Example:
+        >>> up = torch.tensor([[[3.0, 2.0, 2.0, 0.0]]])
+        >>> rank_accuracy(up, torch.tensor([[[True, True, False, False]]]))
+        tensor([0.7500])
+    """
+    values, inside = upsampled.flatten(1), mask.flatten(1)
+    size = inside.sum(dim=1)
+    ordered = values.sort(dim=1, descending=True).values
+    threshold = ordered.gather(1, (size - 1).clamp_min(0)[:, None])
+    above, tied = values > threshold, values == threshold
+    certain = (above & inside).sum(dim=1)
+    open_places = size - above.sum(dim=1)
+    chance = _ratio((tied & inside).sum(dim=1).float(), tied.sum(dim=1).float())
+    return _ratio(certain + open_places * chance, size.float())
+
+
+def iou_at_half(upsampled: Tensor, mask: Tensor) -> Tensor:
+    """Overlap of the object with the pixels at or above half the map's maximum.
+
+    Args:
+        upsampled: N×H×W, not negative.
+        mask: bool, N×H×W.
+
+    Returns:
+        Intersection over union in [0, 1], N; NaN for a map without mass.
+
+    Source:
+        Box-free variant of Choe et al. 2020, section 3, at the threshold 0.5.
+
+    Example:
+        >>> iou_at_half(torch.tensor([[[4.0, 3.0, 1.0]]]), torch.tensor([[[True, False, False]]]))
+        tensor([0.5000])
+    """
+    peak = upsampled.amax(dim=(1, 2), keepdim=True)
+    lit = upsampled >= 0.5 * peak
+    overlap = _ratio(
+        (lit & mask).sum(dim=(1, 2)).to(upsampled.dtype),
+        (lit | mask).sum(dim=(1, 2)).to(upsampled.dtype),
+    )
+    return torch.where(peak[:, 0, 0] > 0, overlap, torch.nan)
+
+
+def focus(positive: Tensor) -> tuple[Tensor, Tensor]:
+    """How concentrated a map is.
+
+    Args:
+        positive: ``L ≥ 0``, N×h×w.
+
+    Returns:
+        The entropy of ``p = L / ΣL`` over its largest possible value, in [0, 1], and the number
+        of cells that a uniform map of the same entropy would cover, in [1, hw]; both N, NaN for a
+        map without mass.
+
+    Example:
+        >>> entropy, cells = focus(torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]))
+        >>> entropy, cells
+        (tensor([0.5000]), tensor([2.]))
+    """
+    flat = positive.flatten(1)
+    total = flat.sum(dim=1, keepdim=True)
+    p = flat / total.clamp_min(torch.finfo(flat.dtype).tiny)
+    entropy = torch.where(total[:, 0] > 0, -torch.xlogy(p, p).sum(dim=1), torch.nan)
+    return entropy / torch.tensor(float(flat.shape[1])).log().to(flat.device), entropy.exp()
+
+
+def pixel_histogram(upsampled: Tensor, mask: Tensor, use: Tensor) -> Tensor:
+    """How many object and background pixels each level of the normalised map holds.
+
+    Args:
+        upsampled: N×H×W, not negative.
+        mask: bool, N×H×W.
+        use: bool, N; other samples are left out.
+
+    Returns:
+        int64, 2×256: background and object counts by ``floor(256·L/max L)``.
+    """
+    peak = upsampled.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(upsampled.dtype).tiny)
+    level = (upsampled / peak * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1)
+    place = (level + HISTOGRAM_BINS * mask.long())[use]
+    return torch.bincount(place.flatten(), minlength=2 * HISTOGRAM_BINS).view(2, HISTOGRAM_BINS)
+
+
+def _grow(mask: Tensor, radius: int) -> Tensor:
+    """All pixels within a distance of the mask."""
+    along = torch.arange(-radius, radius + 1, device=mask.device)
+    disc = (along[:, None] ** 2 + along[None, :] ** 2 <= radius**2).float()
+    touched = F.conv2d(mask[:, None].float(), disc[None, None], padding=radius)
+    return touched[:, 0] > 0.5
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Division that gives NaN where the denominator is 0."""
+    return torch.where(denominator != 0, numerator / denominator, torch.nan)

@@ -1,0 +1,113 @@
+"""How many logits each region of the image supplies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contributions:
+    """Centred logits by where they come from; each N×K.
+
+    Attributes:
+        object: From cells on the object.
+        near: From background within one cell of it.
+        far: From the rest of the background.
+        bias: From the head's biases.
+        residual: What a head that is not piecewise linear leaves unexplained.
+    """
+
+    object: Tensor
+    near: Tensor
+    far: Tensor
+    bias: Tensor
+    residual: Tensor
+
+    @property
+    def background(self) -> Tensor:
+        """Near and far together."""
+        return self.near + self.far
+
+
+def regions(grid_mask: Tensor) -> Tensor:
+    """Object, near and far as weights of the cells that sum to 1.
+
+    Args:
+        grid_mask: ``m``, N×h×w in [0, 1].
+
+    Returns:
+        3×N×h×w. Near is what a 3×3 maximum of the mask adds to it.
+
+    Example:
+        >>> regions(torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]))[:, 0, 0].tolist()
+        [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
+    """
+    grown = F.max_pool2d(grid_mask[:, None], kernel_size=3, stride=1, padding=1)[:, 0]
+    return torch.stack([grid_mask, grown - grid_mask, 1 - grown])
+
+
+def contributions(
+    head: nn.Module, features: Tensor, logits: Tensor, cell_weights: Tensor
+) -> Contributions:
+    """Split the centred logits by region.
+
+    The head's derivative at the features, applied to the features of one region alone (and for
+    the bias to the head's own biases). A head of linear layers, ReLU, max-pooling and average
+    pooling is piecewise linear, so the parts sum to the logits; otherwise ``residual`` is what
+    is missing. Logits are centred (minus their mean over classes) because adding one vector to
+    every class's weights changes all contributions and no prediction.
+
+    Args:
+        head: Features to logits, in evaluation mode.
+        features: ``A``, N×C×h×w.
+        logits: ``head(A)``, N×K.
+        cell_weights: Of the regions object, near and far, 3×N×h×w.
+
+    Returns:
+        The parts; they sum to the centred logits.
+
+    Source:
+        Draelos and Carin 2020 for the map; forward-mode differentiation gives all classes at once.
+    """
+
+    def along(tangent: Tensor) -> Tensor:
+        _, change = jvp(head, (features,), (tangent,))
+        return change  # type: ignore[no-any-return]
+
+    parts = vmap(along)(cell_weights[:, :, None] * features)
+    bias = _bias_contribution(head, features)
+    parts, bias, centred = centre(parts), centre(bias), centre(logits)
+    return Contributions(
+        object=parts[0],
+        near=parts[1],
+        far=parts[2],
+        bias=bias,
+        residual=centred - parts.sum(dim=0) - bias,
+    )
+
+
+def centre(logits: Tensor) -> Tensor:
+    """Logits minus their mean over classes (the last axis)."""
+    return logits - logits.mean(dim=-1, keepdim=True)
+
+
+def _bias_contribution(head: nn.Module, features: Tensor) -> Tensor:
+    biases = {
+        name: tensor
+        for name, tensor in (*head.named_parameters(), *head.named_buffers())
+        # Batch norm subtracts its running mean, which makes it a bias.
+        if name.rpartition(".")[2] in ("bias", "running_mean")
+    }
+    if not biases:
+        return torch.zeros_like(head(features))
+
+    def with_biases(values: dict[str, Tensor]) -> Tensor:
+        return functional_call(head, values, (features,))  # type: ignore[no-any-return]
+
+    _, change = jvp(with_biases, (biases,), (biases,))
+    return change  # type: ignore[no-any-return]

@@ -1,0 +1,169 @@
+"""``classes.parquet`` and ``confusion.parquet``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from audit.run.rows import Column
+from audit.tables.bootstrap import bca_interval
+
+# Scores that are summed up for each class.
+SCORES = (
+    "transplant_rate",
+    "background_share",
+    "background_lift",
+    "kappa",
+    "kappa_res",
+    "object_logit",
+    "near_logit",
+    "far_logit",
+    "pointing_hit",
+    "rank_accuracy",
+    "iou_50",
+    "mask_confidence",
+)
+_NUMBERS = {
+    "": "mean",
+    "_low": "lower end of the mean's 95 % bootstrap interval (BCa, 2,000 resamples)",
+    "_high": "upper end of it",
+    "_median": "median",
+    "_p10": "10th percentile",
+    "_p90": "90th percentile",
+}
+_F64 = pa.float64()
+
+CLASS_COLUMNS: tuple[Column, ...] = (
+    Column(name="label", type=pa.int32(), range="[0, K)", meaning="The class."),
+    Column(name="label_name", type=pa.string(), range="class names", meaning="Its name."),
+    Column(name="n", type=pa.int64(), range="≥ 0", meaning="Samples with this label."),
+    Column(name="n_scored", type=pa.int64(), range="≥ 0",
+           meaning="Of them, samples whose background_share is defined."),
+    Column(name="undefined_share", type=_F64, range="[0, 1]", meaning="1 − n_scored/n.",
+           null_when="n is 0"),
+    Column(name="accuracy", type=_F64, range="[0, 1]",
+           meaning="Share predicted as labelled, of those with a prediction.",
+           null_when="there is none"),
+    Column(name="background_agrees", type=_F64, range="[0, 1]",
+           meaning="Share whose background contributions alone point to the label.",
+           null_when="no sample is scored"),
+    Column(name="object_agrees", type=_F64, range="[0, 1]",
+           meaning="Share whose object contributions alone point to the label.",
+           null_when="no sample is scored"),
+    *(
+        Column(name=f"{score}{suffix}", type=_F64, range=f"as {score}",
+               meaning=f"{score}: {meaning}.",
+               null_when="n_scored is below 2" if suffix in ("_low", "_high")
+               else "no sample has this score")
+        for score in SCORES
+        for suffix, meaning in _NUMBERS.items()
+    ),
+)  # fmt: skip
+
+CONFUSION_COLUMNS: tuple[Column, ...] = (
+    Column(name="label", type=pa.int32(), range="[0, K)", meaning="Labelled class."),
+    Column(name="label_name", type=pa.string(), range="class names", meaning="Its name."),
+    Column(name="predicted", type=pa.int32(), range="[0, K)", meaning="Predicted class."),
+    Column(name="predicted_name", type=pa.string(), range="class names", meaning="Its name."),
+    Column(name="n", type=pa.int64(), range="≥ 1", meaning="Samples; pairs without any are left out."),
+    Column(name="share_of_label", type=_F64, range="(0, 1]", meaning="n over the label's samples "
+           "with a prediction."),
+    Column(name="background_share", type=_F64, range="[0, 1]",
+           meaning="Mean background_share of these samples.", null_when="none is scored"),
+)  # fmt: skip
+
+
+def summarise_classes(samples: pd.DataFrame, classes: Sequence[str], seed: int) -> pa.Table:
+    """One row a class, classes without samples included.
+
+    Args:
+        samples: The rows of all parts.
+        classes: Class names.
+        seed: Draws the bootstrap resamples.
+
+    Returns:
+        A table with :data:`CLASS_COLUMNS`.
+    """
+    groups = dict(tuple(samples.groupby("label", observed=True)))
+    nothing = samples.iloc[:0]
+    rows = [
+        {"label": label, "label_name": name}
+        | _summary(groups.get(label, nothing), np.random.default_rng((seed, label)))
+        for label, name in enumerate(classes)
+    ]
+    return _table(rows, CLASS_COLUMNS)
+
+
+def count_confusions(samples: pd.DataFrame) -> pa.Table:
+    """One row for each pair of label and prediction that occurs.
+
+    Args:
+        samples: The rows of all parts.
+
+    Returns:
+        A table with :data:`CONFUSION_COLUMNS`, sorted by label and prediction.
+    """
+    known = samples.dropna(subset=["label", "predicted"])
+    of_label = known.groupby("label", observed=True).size()
+    keys = ["label", "label_name", "predicted", "predicted_name"]
+    rows = []
+    for key, group in known.groupby(keys, observed=True):
+        assert isinstance(key, tuple)
+        rows.append(
+            dict(zip(keys, key, strict=True))
+            | {
+                "n": len(group),
+                "share_of_label": len(group) / int(of_label[key[0]]),
+                "background_share": _or_none(group["background_share"].mean()),
+            }
+        )
+    return _table(rows, CONFUSION_COLUMNS)
+
+
+def _summary(group: pd.DataFrame, rng: np.random.Generator) -> dict[str, object]:
+    scored = int(group["background_share"].notna().sum())
+    summary: dict[str, object] = {
+        "n": len(group),
+        "n_scored": scored,
+        "undefined_share": 1 - scored / len(group) if len(group) else None,
+        "accuracy": _or_none(group["correct"].dropna().astype(float).mean()),
+        "background_agrees": _agreement(group, "background_pred"),
+        "object_agrees": _agreement(group, "object_pred"),
+    }
+    for score in SCORES:
+        values = group[score].dropna().to_numpy(np.float64)
+        summary |= {f"{score}{suffix}": value for suffix, value in _numbers(values, rng).items()}
+    return summary
+
+
+def _numbers(
+    values: np.ndarray[tuple[int], np.dtype[np.float64]], rng: np.random.Generator
+) -> dict[str, float | None]:
+    if not len(values):
+        return dict.fromkeys(_NUMBERS)
+    low, high = bca_interval(values, rng)
+    p10, median, p90 = np.quantile(values, (0.1, 0.5, 0.9))
+    return {
+        "": float(values.mean()),
+        "_low": _or_none(low),
+        "_high": _or_none(high),
+        "_median": float(median),
+        "_p10": float(p10),
+        "_p90": float(p90),
+    }
+
+
+def _agreement(group: pd.DataFrame, column: str) -> float | None:
+    known = group.dropna(subset=[column])
+    return _or_none((known[column] == known["label"]).mean()) if len(known) else None
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _table(rows: list[dict[str, object]], columns: tuple[Column, ...]) -> pa.Table:
+    return pa.Table.from_pylist(rows, pa.schema([(c.name, c.type) for c in columns]))

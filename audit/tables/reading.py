@@ -1,0 +1,139 @@
+"""Reading a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from audit.errors import UsageError
+from audit.run.manifest import NAME, read_manifest
+
+
+@dataclass(frozen=True)
+class AuditRun:
+    """A complete run; tables are read when they are first asked for.
+
+    Attributes:
+        path: The run's folder.
+        manifest: What was run, on what, and the totals.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row a sample, in the split's order."""
+        return read_samples(self.path)
+
+    @cached_property
+    def classes(self) -> pd.DataFrame:
+        """One row a class."""
+        return pd.read_parquet(self.path / "classes.parquet", dtype_backend="numpy_nullable")
+
+    @cached_property
+    def confusion(self) -> pd.DataFrame:
+        """One row for each pair of label and prediction that occurs."""
+        return pd.read_parquet(self.path / "confusion.parquet", dtype_backend="numpy_nullable")
+
+    def heatmap(self, sample_id: str, *, target: str = "main") -> NDArray[np.float32]:
+        """The map of one sample at image size, from the stored rows alone.
+
+        Args:
+            sample_id: Which sample.
+            target: ``main`` for the explained class, ``alt`` for the other of predicted and
+                labelled class.
+
+        Returns:
+            float32, H×W, the positive part over its maximum: in [0, 1].
+
+        Raises:
+            UsageError: If there is no such sample, or its map is undefined.
+        """
+        column = {"main": "map", "alt": "alt_map"}.get(target)
+        if column is None:
+            raise UsageError(f"no map is called '{target}'", expected="main or alt")
+        rows = self.samples.loc[self.samples["sample_id"] == sample_id]
+        if rows.empty:
+            raise UsageError(f"the run holds no sample '{sample_id}'")
+        values = rows.iloc[0][column]
+        if values is None:
+            raise UsageError(
+                f"sample '{sample_id}' has no {target} map",
+                found=f"status {rows.iloc[0]['status']}",
+            )
+        height, width = self.manifest["image_size"]
+        return enlarge_map(values, self.manifest["grid"], (height, width))
+
+
+def read_samples(folder: Path) -> pd.DataFrame:
+    """The rows of all parts of a run, in the split's order."""
+    parts = sorted((folder / "samples").glob("part-*.parquet"))
+    table = pq.ParquetDataset(parts).read()
+    frame: pd.DataFrame = table.to_pandas()
+    # Nullable integers and booleans; float columns keep NaN as their null.
+    for name in ("label", "predicted", "target", "alt_target", "object_pred", "background_pred"):
+        frame[name] = frame[name].astype("Int32")
+    frame["correct"] = frame["correct"].astype("boolean")
+    return frame
+
+
+def enlarge_map(
+    values: NDArray[np.generic], grid: tuple[int, int] | list[int], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """A stored map as a picture: its positive part, enlarged bilinearly, over its maximum.
+
+    Args:
+        values: h·w numbers, row by row.
+        grid: h and w.
+        size: H and W.
+
+    Returns:
+        float32 in [0, 1], H×W; all zero for a map without positive cells.
+    """
+    positive = np.maximum(np.asarray(values, np.float32).reshape(tuple(grid)), 0)
+    large = cv2.resize(positive, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    peak = float(large.max())
+    return large / peak if peak > 0 else large
+
+
+def load_run(path: str | Path) -> AuditRun:
+    """Open a finished run.
+
+    Args:
+        path: A run's folder, or a folder of runs at any depth: then the newest complete one.
+
+    Returns:
+        The run, its files checked against the manifest.
+
+    Raises:
+        UsageError: If there is no complete run.
+    """
+    folder = Path(path)
+    if (folder / NAME).is_file():
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise UsageError(
+                f"the run in {folder} is not whole",
+                expected="files as listed in its manifest",
+                remedy="run the same audit again: what is whole is kept",
+            )
+        return AuditRun(folder, manifest)
+    newest = sorted(folder.rglob(NAME), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for file in newest:
+        manifest = read_manifest(file.parent)
+        if manifest is not None:
+            return AuditRun(file.parent, manifest)
+    raise UsageError(
+        f"there is no complete run in {folder}",
+        expected=f"a folder with {NAME}, at any depth",
+        remedy="make one: audit run --dataset demo",
+    )

@@ -1,0 +1,86 @@
+"""Numbers for the whole split, and the ranking of its classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# The score that ranks classes by how much they rely on background. Shares of a map depend on the
+# grid and on the mask; moving the background under other objects asks what it does.
+RANKED_BY = "transplant_rate"
+
+
+def rank_classes(classes: pd.DataFrame) -> pd.DataFrame:
+    """Classes by reliance on background, strongest first; those without a score last.
+
+    Args:
+        classes: The rows of ``classes.parquet``.
+
+    Returns:
+        The same rows in order; ties by background share.
+    """
+    return classes.sort_values(
+        [RANKED_BY, "background_share"], ascending=False, na_position="last", kind="stable"
+    )
+
+
+def summarise_split(
+    samples: pd.DataFrame, classes: pd.DataFrame, sidecars: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Totals for the manifest.
+
+    Args:
+        samples: The rows of all parts.
+        classes: The rows of ``classes.parquet``.
+        sidecars: Of all parts.
+
+    Returns:
+        JSON-serialisable numbers.
+    """
+    statuses: dict[str, int] = {}
+    for sidecar in sidecars:
+        for status, count in sidecar["statuses"].items():
+            statuses[status] = statuses.get(status, 0) + count
+    histogram = np.sum([sidecar["histogram"] for sidecar in sidecars], axis=0)
+    return {
+        "samples": len(samples),
+        "statuses": statuses,
+        "accuracy": _mean(samples["correct"].dropna().astype(float)),
+        "accuracy_macro": _mean(classes["accuracy"]),
+        "background_share": _mean(samples["background_share"]),
+        "transplant_rate": _mean(samples["transplant_rate"]),
+        "kappa": _mean(samples["kappa"]),
+        "mask_confidence": _mean(samples["mask_confidence"]),
+        "pixel_average_precision": pixel_average_precision(histogram),
+    }
+
+
+def pixel_average_precision(histogram: np.ndarray[Any, Any]) -> float | None:
+    """Average precision of "this pixel is object" by the map's level, over all pixels.
+
+    Args:
+        histogram: 2×B: background and object pixels at each level, lowest first.
+
+    Returns:
+        In [0, 1]; ``None`` without object pixels.
+
+    Source:
+        PxAP, Choe et al. 2020, section 3.3.
+
+    Example:
+        >>> pixel_average_precision(np.array([[2, 0], [0, 2]]))
+        1.0
+    """
+    background, inside = np.cumsum(histogram[:, ::-1], axis=1)
+    if inside[-1] == 0:
+        return None
+    precision = inside / np.maximum(background + inside, 1)
+    gained = np.diff(inside, prepend=0) / inside[-1]
+    return float(np.sum(precision * gained))
+
+
+def _mean(values: pd.Series[Any]) -> float | None:
+    value = float(values.mean())
+    return None if np.isnan(value) else value
