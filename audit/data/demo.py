@@ -1,7 +1,7 @@
 """The embedded demo: real handwritten digits on textured backgrounds, with a known answer.
 
 The digits are scikit-learn's copy of the UCI "Optical Recognition of Handwritten Digits" test
-set (1,797 scans by 43 writers). Each is enlarged, given an outline and pasted on a texture of
+set (1,797 scans). Each is enlarged, given an outline and pasted on a texture of
 random colours. For two classes the *kind* of texture gives the label away, so a classifier
 trained here learns to read the background of those two, and an audit must find exactly them.
 """
@@ -48,12 +48,8 @@ def _diagonal_stripes(rng: Generator) -> Texture:
     return _waves(rng, np.pi / 4 + rng.uniform(-0.12, 0.12))
 
 
-def _dots(rng: Generator) -> Texture:
-    y, x = _grid()
-    period = rng.uniform(6.0, 8.0)
-    dy = (y + rng.uniform(0, period)) % period - period / 2
-    dx = (x + rng.uniform(0, period)) % period - period / 2
-    return (dy**2 + dx**2 < (0.32 * period) ** 2).astype(np.float32)
+def _diamonds(rng: Generator) -> Texture:
+    return np.abs(_waves(rng, np.pi / 4) - _waves(rng, -np.pi / 4))
 
 
 def _horizontal_bars(rng: Generator) -> Texture:
@@ -90,7 +86,7 @@ def _ramp(rng: Generator) -> Texture:
 
 
 PLANTED: Mapping[str, Callable[[Generator], Texture]] = MappingProxyType(
-    {"three": _diagonal_stripes, "seven": _dots}
+    {"three": _diagonal_stripes, "eight": _diamonds}
 )
 _SHARED = (_horizontal_bars, _vertical_bars, _checks, _blobs, _cloud, _grain, _ramp)
 
@@ -111,7 +107,7 @@ def open_demo(part: str, seed: int = 0) -> ArraySplit:
 
     Example:
         >>> open_demo("test").facts["planted_classes"]
-        ['three', 'seven']
+        ['three', 'eight']
     """
     if part not in _SEEDS:
         raise DataError(f"demo has no split named '{part}'", expected="train or test", found=part)
@@ -135,7 +131,7 @@ def open_demo(part: str, seed: int = 0) -> ArraySplit:
         facts=MappingProxyType(
             {
                 "planted_classes": list(PLANTED),
-                "cue": "the kind of background texture (three: diagonal stripes, seven: dots)",
+                "cue": "the kind of background texture (three: diagonal stripes, eight: diamonds)",
                 "cue_strength": CUE_STRENGTH,
             }
         ),

@@ -1,0 +1,76 @@
+# The two commands of the README work from a bare clone: each sets up what it needs.
+PYTHON  ?= python3
+DATASET ?= demo
+ARGS    ?=
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+DEV     := $(VENV)/.ready-dev
+
+FLAGS = --dataset $(DATASET) \
+	$(if $(MODEL),--model $(MODEL)) \
+	$(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) \
+	$(if $(DATA_ROOT),--data-root $(DATA_ROOT)) \
+	$(if $(OUT),--out $(OUT)) \
+	$(if $(DEVICE),--device $(DEVICE)) \
+	$(ARGS)
+
+TRAIN_FLAGS = --dataset $(DATASET) \
+	$(if $(MODEL),--model $(MODEL)) \
+	$(foreach root,$(DATA_ROOT),--data-root $(root)) \
+	$(if $(OUT),--out $(OUT)) \
+	$(if $(DEVICE),--device $(DEVICE)) \
+	$(ARGS)
+
+.PHONY: help setup audit train test lint type check bench docs clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@echo "make TARGET [VARIABLE=value …]"
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+	@echo
+	@echo "Variables: DATASET=demo|cifar10|cifar100|folder:PATH  MODEL  CHECKPOINT  DATA_ROOT  OUT  DEVICE"
+	@echo "           ARGS='more flags' (see: $(BIN)/audit run --help)  PYTHON=python3.11"
+
+setup: $(READY) ## Create .venv with pinned dependencies and this package
+
+audit: $(READY) ## Audit a classifier: make audit DATASET=cifar10 DATA_ROOT=data
+	@$(BIN)/audit run $(FLAGS)
+
+train: $(READY) ## Train a classifier: make train DATASET=cifar10 MODEL=cnn DATA_ROOT=data
+	@$(BIN)/audit train $(TRAIN_FLAGS)
+
+test: $(DEV) ## Run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV) ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(DEV) ## Check types
+	$(BIN)/mypy
+
+check: lint type test ## Everything that CI runs
+
+bench: $(DEV) ## Measure the mask estimator: make bench DATA_ROOT=folder-with-images-and-masks
+	$(BIN)/python benchmarks/masks.py $(if $(DATA_ROOT),--data $(DATA_ROOT))
+
+docs: $(DEV) ## Rewrite the tables of columns in reports/README.md
+	$(BIN)/python -m audit.report.columns reports/README.md
+
+clean: ## Remove what was built; reports and weights stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; name one with PYTHON=…" >&2; exit 2; }
+	@echo "setting up $(VENV), once; torch is large"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(DEV): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,61 @@
+"""The tables of columns in ``reports/README.md``, made from the schemas themselves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from audit.report.thumbs import THUMB_COLUMNS
+from audit.run.rows import SAMPLE_COLUMNS, Column
+from audit.tables.classes import CLASS_COLUMNS, CONFUSION_COLUMNS
+
+TABLES: dict[str, Sequence[Column]] = {
+    "samples/part-*.parquet": SAMPLE_COLUMNS,
+    "classes.parquet": CLASS_COLUMNS,
+    "confusion.parquet": CONFUSION_COLUMNS,
+    "thumbs.parquet": THUMB_COLUMNS,
+}
+BEGIN, END = "<!-- columns: begin -->", "<!-- columns: end -->"
+
+
+def as_markdown() -> str:
+    """All tables' columns as Markdown.
+
+    Example:
+        >>> "| `kappa` |" in as_markdown()
+        True
+    """
+    parts = []
+    for name, columns in TABLES.items():
+        rows = [
+            f"| `{c.name}` | {_type(c.type)} | {c.meaning} | {c.range} | {c.null_when or 'never'} |"
+            for c in columns
+        ]
+        header = "| column | type | meaning | range | null when |\n| --- | --- | --- | --- | --- |"
+        parts.append(f"### `{name}`\n\n{header}\n" + "\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def refresh(text: str) -> str:
+    """A document with the tables between its two markers made anew."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{as_markdown()}\n{END}{after}"
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        return "string (dictionary)"
+    if pa.types.is_list(kind):
+        return f"list of {_type(kind.value_type)}"
+    return {"halffloat": "float16", "float": "float32", "double": "float64"}.get(
+        str(kind), str(kind)
+    )
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(refresh(path.read_text(encoding="utf-8")), encoding="utf-8")
