@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,7 +68,7 @@ class HubParquetSplit:
     ) -> None:
         self.name = name
         self.part = part
-        self.facts: Mapping[str, object] = MappingProxyType({})
+        self.facts: Mapping[str, object] = {}
         self._files = tuple(files)
         table = _read_parquet(files)
         image_column = _image_column(table, files[0], label_column)

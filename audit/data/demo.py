@@ -128,13 +128,11 @@ def open_demo(part: str, seed: int = 0) -> ArraySplit:
         images=torch.from_numpy(np.stack([image for image, _ in rendered])).permute(0, 3, 1, 2),
         labels=torch.from_numpy(digits.target[chosen].astype(np.int64)),
         masks=torch.from_numpy(np.stack([mask for _, mask in rendered])),
-        facts=MappingProxyType(
-            {
-                "planted_classes": list(PLANTED),
-                "cue": "the kind of background texture (three: diagonal stripes, eight: diamonds)",
-                "cue_strength": CUE_STRENGTH,
-            }
-        ),
+        facts={
+            "planted_classes": list(PLANTED),
+            "cue": "the kind of background texture (three: diagonal stripes, eight: diamonds)",
+            "cue_strength": CUE_STRENGTH,
+        },
     )
 
 

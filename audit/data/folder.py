@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -79,7 +78,7 @@ class FolderSplit:
         self.classes = classes
         self.image_size = (image_size, image_size)
         self.has_masks = masks is not None
-        self.facts: Mapping[str, object] = MappingProxyType({})
+        self.facts: Mapping[str, object] = {}
         self._folder = folder
         self._masks = masks
         self._files = [

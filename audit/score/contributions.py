@@ -97,17 +97,29 @@ def centre(logits: Tensor) -> Tensor:
 
 
 def _bias_contribution(head: nn.Module, features: Tensor) -> Tensor:
-    biases = {
-        name: tensor
-        for name, tensor in (*head.named_parameters(), *head.named_buffers())
-        # Batch norm subtracts its running mean, which makes it a bias.
-        if name.rpartition(".")[2] in ("bias", "running_mean")
-    }
+    biases = {name: bias for name, bias in head.named_parameters() if _is_bias(name)}
     if not biases:
         return torch.zeros_like(head(features))
+    tangents = biases | _shifts_of_batch_norms(head)
 
     def with_biases(values: dict[str, Tensor]) -> Tensor:
         return functional_call(head, values, (features,))  # type: ignore[no-any-return]
 
-    _, change = jvp(with_biases, (biases,), (biases,))
+    _, change = jvp(with_biases, (biases,), (tangents,))
     return change  # type: ignore[no-any-return]
+
+
+def _is_bias(name: str) -> bool:
+    return name.rpartition(".")[2] == "bias"
+
+
+def _shifts_of_batch_norms(head: nn.Module) -> dict[str, Tensor]:
+    """What batch norms add in evaluation mode: their bias, less the mean that they subtract."""
+    shifts = {}
+    for name, module in head.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            mean, variance = module.running_mean, module.running_var
+            if mean is not None and variance is not None:
+                scale = module.weight / (variance + module.eps).sqrt()
+                shifts[f"{name}.bias".lstrip(".")] = module.bias - mean * scale
+    return shifts

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import audit.models.opening
+from audit.data.demo import open_demo
+from audit.models import Cut, build, cut, open_classifier
+from audit.step import AuditStep
+
+REAL_DATA = Path(
+    os.environ.get("AUDIT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
+)
+
+
+def real_data(name: str) -> Path:
+    """A folder of real data; skips the test where it is not at hand."""
+    path = REAL_DATA / name
+    if not path.exists():
+        pytest.skip(f"needs the real data '{name}': set AUDIT_TEST_DATA to a folder that holds it")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _doctest_names(doctest_namespace: dict[str, Any], tmp_path: Path) -> None:
+    doctest_namespace["torch"] = torch
+    doctest_namespace["tmp"] = tmp_path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def demo_step() -> AuditStep:
+    """The shipped demo model as a step, without donors."""
+    return make_step("cnn", "demo")
+
+
+def make_step(architecture: str, dataset: str, **settings: Any) -> AuditStep:
+    classifier = open_classifier(
+        architecture, None, dataset=dataset, classes=open_demo("test").classes
+        if dataset == "demo" else CIFAR10
+    )
+    return AuditStep(
+        cut(classifier.module, (32, 32)),
+        mean=classifier.mean,
+        std=classifier.std,
+        image_size=(32, 32),
+        **settings,
+    )
+
+
+CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"
+)  # fmt: skip
+
+ARCHITECTURES = ("cnn", "cnn-se", "resnet20")
+
+
+def random_model(architecture: str, seed: int = 0) -> torch.nn.Module:
+    """Random weights with batch-norm statistics that are not the identity."""
+    torch.manual_seed(seed)
+    model = build(architecture, 10)
+    with torch.no_grad():
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2)
+            elif name.endswith(("bias", "running_mean")):
+                tensor.normal_(0, 0.2)
+    return model.eval().requires_grad_(False)
+
+
+def random_cut(architecture: str) -> Cut:
+    return cut(random_model(architecture), (32, 32))
+
+
+@pytest.fixture
+def no_shipped_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(audit.models.opening, "WEIGHTS", tmp_path)
