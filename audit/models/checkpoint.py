@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from audit.errors import ModelError
+
+# The entry of a safetensors header that says how the weights are to be used, as JSON.
+HEADER = "audit"
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -27,7 +31,7 @@ class Checkpoint:
     Attributes:
         path: Where they came from.
         tensors: Parameters and buffers by name, on the CPU.
-        about: Free text of the file's header (architecture, classes, mean, …), parsed from JSON.
+        about: What its header says: architecture, dataset, classes, image_size, mean, std.
         sha256: Of the whole file.
     """
 
@@ -128,19 +132,22 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             found=str(error).splitlines()[0],
             remedy="copy or download it again",
         ) from error
-    return tensors, {key: _parsed(text) for key, text in header.items()}
+    return tensors, _parsed(header.get(HEADER, "{}"))
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> dict[str, Any]:
     try:
-        return json.loads(text)
+        about = json.loads(text)
     except ValueError:
-        return text
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of unusual pickle protocols
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
             raise _not_a_checkpoint(path, str(error)) from error

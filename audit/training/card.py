@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import audit
 from audit.data import open_split
 from audit.files import write_atomically
+from audit.models.checkpoint import HEADER
 from audit.training.curves import draw_epochs, draw_iterations
 from audit.training.images import Labelled, TrainingImages, read_all
 from audit.training.recipe import Recipe
@@ -49,10 +50,9 @@ def write_results(
         The weights' file.
     """
     card = _describe(recipe, data, model, stats, best_epoch)
-    header = {
-        key: json.dumps(card[key])
-        for key in ("architecture", "dataset", "classes", "image_size", "mean", "std")
-    }
+    known = ("architecture", "dataset", "classes", "image_size", "mean", "std")
+    # One entry, because safetensors writes several in any order.
+    header = {HEADER: json.dumps({key: card[key] for key in known})}
     weights = out / "model.safetensors"
     write_atomically(weights, save(dict(model.state_dict()), metadata=header))
     write_atomically(out / "card.json", (json.dumps(card, indent=2) + "\n").encode())

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from audit.errors import ModelError
 from audit.models import open_classifier
-from audit.models.checkpoint import read_checkpoint
+from audit.models.checkpoint import HEADER, read_checkpoint
 from audit.models.opening import WEIGHTS
 from tests.conftest import CIFAR10, random_model
 
@@ -43,7 +43,7 @@ def test_wrappers_and_prefixes_are_removed(
 
 
 def test_safetensors_say_what_they_are(tmp_path: Path) -> None:
-    header = {"architecture": '"cnn-se"', "mean": "[0.5, 0.5, 0.5]", "std": "[0.2, 0.2, 0.2]"}
+    header = {HEADER: '{"architecture": "cnn-se", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}'}
     save_file(random_model("cnn-se").state_dict(), tmp_path / "m.safetensors", metadata=header)
     opened = open_from(tmp_path / "m.safetensors", None, mean=None, std=None)
     assert opened.architecture == "cnn-se"
