@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,8 +134,6 @@ def train(out: Path | None, device: str, **settings: Any) -> None:
 
 def main() -> None:
     """Run the command; errors that a user can mend end without a traceback."""
-    # torch warns of its own use of TorchScript when forward-mode differentiation is first loaded.
-    warnings.filterwarnings("ignore", ".*torch.jit.script.*", FutureWarning)
     try:
         code = cli.main(standalone_mode=False)
     except AuditError as error:

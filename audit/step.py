@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from audit.cam import Method, Resampler, cam, gradcam, hirescam, to_image, top_channels
 from audit.models import Cut
 from audit.score import attention
-from audit.score.contributions import Contributions, contributions, regions
+from audit.score.contributions import (
+    Contributions,
+    contributions,
+    load_forward_mode,
+    regions,
+)
 from audit.score.prediction import Prediction, predict
 from audit.score.transplant import Donors, choose_donors, transplant_rate
 
@@ -81,6 +86,7 @@ class AuditStep(nn.Module):
         partners: int = 4,
     ) -> None:
         super().__init__()
+        load_forward_mode()
         self.backbone = parts.backbone
         self.head = parts.head
         self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None])

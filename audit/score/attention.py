@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Values this close, relative to the map's peak, count as tied. Upsampling makes exact ties at the
+# border, and float32 breaks them one way or the other with the batch's size.
+TIED = 2e-6
+
 # Histogram cells of a normalised map, for the pixel average precision of a whole split.
 HISTOGRAM_BINS = 256
 
@@ -120,7 +124,8 @@ def pointing_hit(upsampled: Tensor, mask: Tensor, tolerance: int) -> Tensor:
         >>> pointing_hit(up, torch.tensor([[[True, False, False]]]), 1)
         tensor([0.])
     """
-    peaks = upsampled == upsampled.amax(dim=(1, 2), keepdim=True)
+    top = upsampled.amax(dim=(1, 2), keepdim=True)
+    peaks = upsampled >= top - TIED * top.abs()
     hits = (peaks & _grow(mask, tolerance)).sum(dim=(1, 2))
     return _ratio(hits.to(upsampled.dtype), peaks.sum(dim=(1, 2)).to(upsampled.dtype))
 
@@ -147,7 +152,9 @@ def rank_accuracy(upsampled: Tensor, mask: Tensor) -> Tensor:
     size = inside.sum(dim=1)
     ordered = values.sort(dim=1, descending=True).values
     threshold = ordered.gather(1, (size - 1).clamp_min(0)[:, None])
-    above, tied = values > threshold, values == threshold
+    apart = TIED * values.abs().amax(dim=1, keepdim=True)
+    above = values > threshold + apart
+    tied = ~above & (values >= threshold - apart)
     certain = (above & inside).sum(dim=1)
     open_places = size - above.sum(dim=1)
     chance = _ratio((tied & inside).sum(dim=1).float(), tied.sum(dim=1).float())
@@ -172,7 +179,7 @@ def iou_at_half(upsampled: Tensor, mask: Tensor) -> Tensor:
         tensor([0.5000])
     """
     peak = upsampled.amax(dim=(1, 2), keepdim=True)
-    lit = upsampled >= 0.5 * peak
+    lit = upsampled >= (0.5 - TIED) * peak
     overlap = _ratio(
         (lit & mask).sum(dim=(1, 2)).to(upsampled.dtype),
         (lit | mask).sum(dim=(1, 2)).to(upsampled.dtype),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,13 @@ class Contributions:
     def background(self) -> Tensor:
         """Near and far together."""
         return self.near + self.far
+
+
+def load_forward_mode() -> None:
+    """Load torch's forward-mode differentiation, which warns of its own use of TorchScript."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
 
 def regions(grid_mask: Tensor) -> Tensor:

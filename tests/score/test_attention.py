@@ -56,8 +56,11 @@ def test_equal_to_a_slow_float64_reference(size: tuple[int, int], grid: tuple[in
             mask[n],
             attention.pointing_tolerance(size[0]),
         )
+        # Two pixels that differ by less than float32 resolves may swap ranks.
+        loose = {"rank_accuracy": 1.01 / mask[n].sum()}
         for name, value in expected.items():
-            assert ours[name][n].item() == pytest.approx(value, rel=2e-5, abs=2e-6), name
+            bound = loose.get(name, 2e-6)
+            assert ours[name][n].item() == pytest.approx(value, rel=2e-5, abs=bound), name
 
 
 def test_hand_computed_two_by_two() -> None:

@@ -1,0 +1,154 @@
+"""The fused step against the pieces it is made of, one sample at a time in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from audit.cam import Resampler, gradcam, hirescam
+from audit.models import cut
+from audit.step import STATUSES, AuditStep, status_code
+from tests.conftest import ARCHITECTURES, random_model
+from tests.score import reference
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+OK = status_code("ok")
+
+
+def make(architecture: str, **settings: object) -> tuple[AuditStep, nn.Module]:
+    model = random_model(architecture, seed=2)
+    step = AuditStep(
+        cut(model, (32, 32)), mean=MEAN, std=STD, image_size=(32, 32), **settings  # type: ignore[arg-type]
+    )
+    return step, model
+
+
+def batch(count: int) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(3)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+    masks = torch.zeros(count, 32, 32)
+    for n in range(count):
+        masks[n, 4 + n : 16 + n, 6 : 20 + n] = 1
+    return images, torch.arange(count) % 10, masks, torch.full((count,), OK), torch.arange(count)
+
+
+@pytest.mark.parametrize("method", ["hirescam", "gradcam"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equal_to_a_slow_float64_reference(architecture: str, method: str) -> None:
+    step, model = make(architecture, method=method)
+    data = batch(6)
+    columns = step(*data).columns
+    model = copy.deepcopy(model).double()
+    parts = cut(model.float(), (32, 32))
+    backbone, head = parts.backbone.double(), parts.head.double()
+    mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (MEAN, STD))
+    scored = 0
+    for n in range(6):
+        leaf = backbone((data[0][n : n + 1].double() / 255 - mean) / std).requires_grad_()
+        logits = head(leaf)
+        target = int(logits.argmax())
+        (gradient,) = torch.autograd.grad(logits[0, target], leaf)
+        features = leaf.detach()
+        raw = (hirescam if method == "hirescam" else gradcam)(features, gradient)[0]
+        stored = columns["map"][n].double() * columns["map_scale"][n].double()
+        torch.testing.assert_close(stored, raw, rtol=0, atol=6e-4 * float(raw.abs().max()))
+        if raw.max() <= 0:
+            assert STATUSES[columns["status"][n]] == "zero_map"
+            continue
+        scored += 1
+        expected = reference.scores(raw.numpy(), data[2][n].double().numpy(), 1)
+        # Of the ranked scores, float32 may order two nearly equal pixels differently.
+        loose = {"rank_accuracy": 2 / data[2][n].sum().item(), "iou_50": 5e-3}
+        for name, value in expected.items():
+            bound = loose.get(name, 1e-5)
+            assert columns[name][n].item() == pytest.approx(value, rel=1e-5, abs=bound), name
+        assert columns["predicted"][n] == target
+        probability = torch.softmax(logits, dim=1)[0]
+        assert columns["confidence"][n].item() == pytest.approx(probability.max().item(), abs=1e-5)
+        total = sum(columns[f"{part}_logit"][n].item() for part in ("object", "near", "far", "bias"))
+        centred = (logits[0, target] - logits[0].mean()).item()
+        assert total == pytest.approx(centred, abs=1e-4 * (1 + abs(centred)))
+    assert scored >= 2
+
+
+def test_the_other_class_fills_the_alt_columns_where_it_differs() -> None:
+    images, labels, masks, given, index = batch(10)
+    predicted_step, _ = make("cnn")
+    label_step, _ = make("cnn", target="label")
+    labels[0] = predicted_step(images, labels, masks, given, index).columns["predicted"][0]
+    by_prediction = predicted_step(images, labels, masks, given, index).columns
+    by_label = label_step(images, labels, masks, given, index).columns
+    assert by_prediction["alt_target"][0] == -1
+    assert by_prediction["alt_map"][0].isnan().all()
+    assert by_prediction["alt_background_share"][0].isnan()
+    differ = by_prediction["alt_target"] >= 0
+    assert differ.sum() >= 5
+    assert torch.equal(by_prediction["alt_target"][differ], by_label["target"][differ])
+    torch.testing.assert_close(
+        by_prediction["alt_background_share"][differ], by_label["background_share"][differ]
+    )
+    torch.testing.assert_close(by_prediction["alt_far_logit"][differ], by_label["far_logit"][differ])
+
+
+def test_each_status_blanks_what_it_must_and_no_more() -> None:
+    step, _ = make("cnn")
+    images, labels, masks, given, index = batch(7)
+    given[0], given[1], given[2] = (status_code(s) for s in ("unreadable", "mask_missing", "bad_label"))
+    labels[2] = -1
+    masks[3], masks[4] = 0, 1
+    columns = step(images, labels, masks, given, index).columns
+    found = [STATUSES[code] for code in columns["status"].tolist()]
+    assert found == ["unreadable", "mask_missing", "bad_label", "empty_mask", "full_mask", "ok", "ok"]
+    share, confidence = columns["background_share"], columns["confidence"]
+    assert share.isnan().tolist() == [True, True, False, True, True, False, False]
+    assert confidence.isnan().tolist() == [True, *[False] * 6]
+    assert columns["predicted"][0] == -1
+    assert columns["correct"].tolist()[2] == -1
+    assert columns["label_probability"][2].isnan()
+    assert columns["object_area"].isnan().tolist() == [True, True, *[False] * 5]
+    assert columns["far_logit"].isnan().tolist() == [True, True, False, True, True, False, False]
+
+
+def test_zero_and_nonfinite_maps_are_undefined() -> None:
+    step, model = make("resnet20")
+    data = batch(3)
+    model.linear.weight.data.zero_()
+    columns = step(*data).columns
+    assert [STATUSES[c] for c in columns["status"].tolist()] == ["zero_map"] * 3
+    assert columns["background_share"].isnan().all()
+    assert not columns["confidence"].isnan().any()
+    model.linear.bias.data[0] = torch.nan
+    columns = step(*data).columns
+    assert [STATUSES[c] for c in columns["status"].tolist()] == ["nonfinite"] * 3
+    assert columns["confidence"].isnan().all()
+    assert (columns["predicted"] == -1).all()
+
+
+def test_channels_are_the_most_active_ones() -> None:
+    step, _ = make("cnn", channels=2)
+    data = batch(2)
+    columns = step(*data).columns
+    features = step.features(data[0])
+    activity = features.mean(dim=(2, 3))
+    assert torch.equal(columns["top_channels"], activity.topk(2, dim=1).indices)
+    first = features[0, columns["top_channels"][0, 0]]
+    stored = columns["channel_maps"][0, 0].float() * columns["channel_maps_scale"][0]
+    torch.testing.assert_close(stored, first, rtol=0, atol=6e-4 * float(first.max()))
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    step, model = make("cnn")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    step(*batch(4))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+    assert not model.training
+
+
+def test_mask_on_the_grid_serves_soft_masks_too() -> None:
+    resampler = Resampler.between((32, 32), (8, 8))
+    soft = torch.full((1, 32, 32), 0.3)
+    torch.testing.assert_close(resampler.to_grid(soft), torch.full((1, 8, 8), 0.3))
