@@ -20,7 +20,7 @@ _FILE = click.Path(path_type=Path)
 _INTERRUPTED = 130
 
 
-class _AutoInt(click.ParamType):
+class _AutoInt(click.ParamType):  # type: ignore[type-arg]  # generic in new releases only
     """A whole number, or ``auto``."""
 
     name = "auto|N"

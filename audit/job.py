@@ -246,7 +246,7 @@ def _auditor(opened: Opened) -> Auditor:
     if opened.masks == "estimated":
         cache = config.out / ".cache" / "masks"
         estimated = MaskCache(opened.split, opened.data_fingerprint, cache, opened.device)
-    auditor = Auditor(
+    return Auditor(
         split=opened.split,
         step=step,
         estimated=estimated,
@@ -258,12 +258,9 @@ def _auditor(opened: Opened) -> Auditor:
             os.cpu_count() or 1,
         ),
     )
-    return auditor
 
 
-def _compute_parts(
-    auditor: Auditor, store: PartStore, shards: list[Shard], opened: Opened
-) -> None:
+def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], opened: Opened) -> None:
     missing = [shard for shard in shards if store.verified(shard) is None]
     if not missing:
         return
@@ -295,9 +292,7 @@ def _refuse_bad_data(sidecars: list[dict[str, Any]], opened: Opened) -> None:
         )
 
 
-def _summarise(
-    opened: Opened, auditor: Auditor, sidecars: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _summarise(opened: Opened, auditor: Auditor, sidecars: list[dict[str, Any]]) -> dict[str, Any]:
     """Tables, thumbnails, grids and page; returns the manifest's content."""
     folder, config = opened.folder, opened.config
     samples = read_samples(folder)

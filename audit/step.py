@@ -193,9 +193,7 @@ class AuditStep(nn.Module):
     def _share(self, maps: Tensor, grid_mask: Tensor) -> Tensor:
         return attention.object_share(maps.clamp_min(0), grid_mask, self._resampler.weight)
 
-    def _map_columns(
-        self, maps: Tensor, alt_maps: Tensor, features: Tensor
-    ) -> dict[str, Tensor]:
+    def _map_columns(self, maps: Tensor, alt_maps: Tensor, features: Tensor) -> dict[str, Tensor]:
         numbers, own = top_channels(features, self._channels)
         return {
             **_scaled("map", maps),

@@ -12,9 +12,7 @@ from audit.data.demo import open_demo
 from audit.models import Cut, build, cut, open_classifier
 from audit.step import AuditStep
 
-REAL_DATA = Path(
-    os.environ.get("AUDIT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
-)
+REAL_DATA = Path(os.environ.get("AUDIT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def real_data(name: str) -> Path:
@@ -44,8 +42,10 @@ def demo_step() -> AuditStep:
 
 def make_step(architecture: str, dataset: str, **settings: Any) -> AuditStep:
     classifier = open_classifier(
-        architecture, None, dataset=dataset, classes=open_demo("test").classes
-        if dataset == "demo" else CIFAR10
+        architecture,
+        None,
+        dataset=dataset,
+        classes=open_demo("test").classes if dataset == "demo" else CIFAR10,
     )
     return AuditStep(
         cut(classifier.module, (32, 32)),

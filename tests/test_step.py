@@ -21,7 +21,11 @@ OK = status_code("ok")
 def make(architecture: str, **settings: object) -> tuple[AuditStep, nn.Module]:
     model = random_model(architecture, seed=2)
     step = AuditStep(
-        cut(model, (32, 32)), mean=MEAN, std=STD, image_size=(32, 32), **settings  # type: ignore[arg-type]
+        cut(model, (32, 32)),
+        mean=MEAN,
+        std=STD,
+        image_size=(32, 32),
+        **settings,  # type: ignore[arg-type]
     )
     return step, model
 
@@ -68,7 +72,9 @@ def test_equal_to_a_slow_float64_reference(architecture: str, method: str) -> No
         assert columns["predicted"][n] == target
         probability = torch.softmax(logits, dim=1)[0]
         assert columns["confidence"][n].item() == pytest.approx(probability.max().item(), abs=1e-5)
-        total = sum(columns[f"{part}_logit"][n].item() for part in ("object", "near", "far", "bias"))
+        total = sum(
+            columns[f"{part}_logit"][n].item() for part in ("object", "near", "far", "bias")
+        )
         centred = (logits[0, target] - logits[0].mean()).item()
         assert total == pytest.approx(centred, abs=1e-4 * (1 + abs(centred)))
     assert scored >= 2
@@ -90,18 +96,30 @@ def test_the_other_class_fills_the_alt_columns_where_it_differs() -> None:
     torch.testing.assert_close(
         by_prediction["alt_background_share"][differ], by_label["background_share"][differ]
     )
-    torch.testing.assert_close(by_prediction["alt_far_logit"][differ], by_label["far_logit"][differ])
+    torch.testing.assert_close(
+        by_prediction["alt_far_logit"][differ], by_label["far_logit"][differ]
+    )
 
 
 def test_each_status_blanks_what_it_must_and_no_more() -> None:
     step, _ = make("cnn")
     images, labels, masks, given, index = batch(7)
-    given[0], given[1], given[2] = (status_code(s) for s in ("unreadable", "mask_missing", "bad_label"))
+    given[0], given[1], given[2] = (
+        status_code(s) for s in ("unreadable", "mask_missing", "bad_label")
+    )
     labels[2] = -1
     masks[3], masks[4] = 0, 1
     columns = step(images, labels, masks, given, index).columns
     found = [STATUSES[code] for code in columns["status"].tolist()]
-    assert found == ["unreadable", "mask_missing", "bad_label", "empty_mask", "full_mask", "ok", "ok"]
+    assert found == [
+        "unreadable",
+        "mask_missing",
+        "bad_label",
+        "empty_mask",
+        "full_mask",
+        "ok",
+        "ok",
+    ]
     share, confidence = columns["background_share"], columns["confidence"]
     assert share.isnan().tolist() == [True, True, False, True, True, False, False]
     assert confidence.isnan().tolist() == [True, *[False] * 6]

@@ -40,7 +40,9 @@ def bilinear_matrix(pixels: int, cells: int) -> Tensor:
                 [0.0000, 1.0000]])
     """
     basis = torch.eye(cells)[:, None, :]
-    return F.interpolate(basis, size=pixels, mode="linear", align_corners=False)[:, 0].T.contiguous()
+    return F.interpolate(basis, size=pixels, mode="linear", align_corners=False)[
+        :, 0
+    ].T.contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,9 +37,7 @@ def open_cifar(name: str, part: str, root: Path, *, download: bool = False) -> S
         DataError: If the data is absent and is not, or cannot be, downloaded.
     """
     if part not in ("train", "test"):
-        raise DataError(
-            f"{name} has no split named '{part}'", expected="train or test", found=part
-        )
+        raise DataError(f"{name} has no split named '{part}'", expected="train or test", found=part)
     files = _find_parquet(name, part, root)
     if files:
         return HubParquetSplit(name, part, files, label_column=_LABELS[name])
@@ -79,6 +77,7 @@ class HubParquetSplit:
         self.classes = _class_names(table.schema, label_column, self._labels)
 
     def fingerprint(self) -> str:
+        """See :class:`audit.data.split.Split`."""
         digest = hashlib.sha256(b"hub-parquet")
         for file in self._files:
             digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -143,9 +142,7 @@ def _image_column(table: pa.Table, file: Path, label_column: str) -> str:
     return image
 
 
-def _class_names(
-    schema: pa.Schema, label_column: str, labels: torch.Tensor
-) -> tuple[str, ...]:
+def _class_names(schema: pa.Schema, label_column: str, labels: torch.Tensor) -> tuple[str, ...]:
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     feature = described.get("info", {}).get("features", {}).get(label_column, {})
     names = feature.get("names")

@@ -173,4 +173,4 @@ def _place_digit(ink: NDArray[np.float64], rng: Generator) -> tuple[Texture, Tex
     coverage[top : top + side, left : left + side] = large
     stroke = ((coverage - 0.3) / 0.3).clip(0, 1)
     ring = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-    return stroke, cv2.dilate(stroke, ring)
+    return stroke, cv2.dilate(stroke, ring).astype(np.float32)

@@ -20,9 +20,7 @@ from audit.errors import DataError
 _MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 
 
-def open_folder(
-    path: Path, part: str, *, mask_root: Path | None, image_size: int
-) -> FolderSplit:
+def open_folder(path: Path, part: str, *, mask_root: Path | None, image_size: int) -> FolderSplit:
     """Open a folder of images.
 
     Args:
@@ -93,6 +91,7 @@ class FolderSplit:
         )
 
     def fingerprint(self) -> str:
+        """See :class:`audit.data.split.Split`."""
         digest = hashlib.sha256(repr((self.classes, self.image_size)).encode())
         files = [file for file, _ in self._files]
         files += [mask for mask in map(self._mask_of, files) if mask is not None]

@@ -38,10 +38,10 @@ def iterate(
         >>> [len(b) for b in iterate(open_demo("test"), range(5), batch_size=2)]
         [2, 2, 1]
     """
-    loader = DataLoader(
+    loader: DataLoader[Batch] = DataLoader(
         split,  # type: ignore[arg-type]  # map-style with __getitems__ only
         batch_sampler=_chunks(indices, batch_size),
-        collate_fn=_as_is,
+        collate_fn=_as_is,  # type: ignore[arg-type]  # __getitems__ gives a batch, not a list
         num_workers=workers,
         pin_memory=pin,
         # Forking a process that runs Arrow and torch threads can deadlock.

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,7 +61,7 @@ class Split(Protocol):
 
     @property
     def part(self) -> str:
-        """Which split of the dataset: ``test``, ``train``, …"""
+        """Which split of the dataset: ``test``, ``train``."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -121,17 +120,20 @@ class ArraySplit:
 
     @property
     def image_size(self) -> tuple[int, int]:
+        """See :class:`Split`."""
         return int(self.images.shape[-2]), int(self.images.shape[-1])
 
     @property
     def has_masks(self) -> bool:
+        """See :class:`Split`."""
         return self.masks is not None
 
     def fingerprint(self) -> str:
+        """See :class:`Split`."""
         digest = hashlib.sha256(repr((self.classes, tuple(self.images.shape))).encode())
         for array in (self.images, self.labels, self.masks):
             if array is not None:
-                digest.update(np.ascontiguousarray(array.numpy()))
+                digest.update(array.numpy().tobytes())
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -176,6 +178,7 @@ class LimitedSplit:
         self.facts = split.facts
 
     def fingerprint(self) -> str:
+        """See :class:`Split`."""
         chosen = f"{self._split.fingerprint()} {len(self._chosen)}"
         return hashlib.sha256(chosen.encode()).hexdigest()
 

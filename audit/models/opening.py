@@ -114,7 +114,7 @@ def _check_classes(checkpoint: Checkpoint, module: nn.Module, classes: Sequence[
         )
     last = [n for n, m in module.named_modules() if isinstance(m, nn.Linear)][-1]
     weight = checkpoint.tensors.get(f"{last}.weight")
-    own = module.get_submodule(last).weight
+    own = module.get_parameter(f"{last}.weight")
     if weight is not None and weight.shape[1:] == own.shape[1:] and len(weight) != len(classes):
         raise ModelError(
             f"{checkpoint.path} has another number of classes than the split",

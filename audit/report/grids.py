@@ -80,10 +80,11 @@ class Grids:
 
     def sheets(self) -> Iterator[tuple[str, bytes]]:
         """Names and contents of all sheets."""
-        for label, thumbs in self._thumbs.groupby("label"):
-            if int(label) >= 0:
-                yield class_sheet(int(label), self._name(int(label))), self._class_sheet(thumbs)
-                yield channel_sheet(int(label), self._name(int(label))), self._channels(thumbs)
+        for _, thumbs in self._thumbs.groupby("label"):
+            label = int(thumbs["label"].iloc[0])
+            if label >= 0:
+                yield class_sheet(label, self._name(label)), self._class_sheet(thumbs)
+                yield channel_sheet(label, self._name(label)), self._channels(thumbs)
             else:
                 for section, rows in thumbs.groupby("section"):
                     yield f"{section}.png", self._split_sheet(str(section), rows)
@@ -111,12 +112,15 @@ class Grids:
     def _split_sheet(self, section: str, thumbs: pd.DataFrame) -> bytes:
         tiles = [self._tile(thumb) for thumb in _in_order(thumbs, section)]
         rows = [
-            Row(heading="" if start else "The most confident first", tiles=tiles[start : start + TILES])
+            Row(
+                heading="" if start else "The most confident first",
+                tiles=tiles[start : start + TILES],
+            )
             for start in range(0, len(tiles), TILES)
         ]
         return sheet(HEADINGS[section], SPLIT_MEANING[section], rows, _LEGEND)
 
-    def _tile(self, thumb: pd.Series) -> Tile:  # type: ignore[type-arg]
+    def _tile(self, thumb: pd.Series) -> Tile:
         sample = self._samples.loc[thumb["index"]]
         image = picture(thumb["image"])
         mask = fit(silhouette(thumb["mask"])[..., None])[..., 0]
@@ -150,7 +154,7 @@ class Grids:
             "blue: the channel is silent · red: its strongest response",
         )
 
-    def _channel_tiles(self, thumb: pd.Series) -> list[Tile]:  # type: ignore[type-arg]
+    def _channel_tiles(self, thumb: pd.Series) -> list[Tile]:
         sample = self._samples.loc[thumb["index"]]
         image = picture(thumb["image"])
         numbers = sample["top_channels"]
@@ -189,7 +193,7 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name)[:40].strip("-").lower() or "class"
 
 
-def _in_order(thumbs: pd.DataFrame, section: str) -> list[pd.Series]:  # type: ignore[type-arg]
+def _in_order(thumbs: pd.DataFrame, section: str) -> list[pd.Series]:
     rows = thumbs[thumbs["section"] == section].sort_values("rank")
     return [row for _, row in rows.iterrows()]
 

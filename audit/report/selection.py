@@ -47,9 +47,7 @@ def choose_samples(samples: pd.DataFrame, classes: pd.DataFrame, seed: int) -> p
     return pd.DataFrame(chosen, columns=["section", "label", "rank", "index"])
 
 
-def _of_class(
-    rows: pd.DataFrame, rng: np.random.Generator
-) -> Sequence[tuple[str, pd.DataFrame]]:
+def _of_class(rows: pd.DataFrame, rng: np.random.Generator) -> Sequence[tuple[str, pd.DataFrame]]:
     ordered = _most(rows, "background_share", len(rows))
     middle = max(0, (len(ordered) - TILES) // 2)
     some = rng.choice(len(ordered), min(TILES, len(ordered)), replace=False)

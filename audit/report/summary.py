@@ -44,7 +44,7 @@ def summarise(run: AuditRun, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _line(place: int, row: pd.Series) -> str:  # type: ignore[type-arg]
+def _line(place: int, row: pd.Series) -> str:
     interval = f"{percent(row['transplant_rate_low'])} to {percent(row['transplant_rate_high'])}"
     return (
         f"{place}. {row['label_name']}: transplant rate {percent(row['transplant_rate'])} "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -56,16 +58,22 @@ def build_thumbs(
 
 def picture(content: bytes) -> NDArray[np.uint8]:
     """A stored image as RGB, H×W×3."""
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    decoded = cv2.cvtColor(_decoded(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return decoded.astype(np.uint8, copy=False)
 
 
 def silhouette(content: bytes) -> NDArray[np.uint8]:
     """A stored mask, H×W, 255 = object."""
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return _decoded(content, cv2.IMREAD_GRAYSCALE)
 
 
-def _png(image: NDArray[np.uint8]) -> bytes:
+def _decoded(content: bytes, flags: int) -> NDArray[np.uint8]:
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    assert decoded is not None
+    return decoded.astype(np.uint8, copy=False)
+
+
+def _png(image: NDArray[Any]) -> bytes:
     done, content = cv2.imencode(".png", image)
     assert done
     return content.tobytes()

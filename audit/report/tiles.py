@@ -62,7 +62,9 @@ def fit(image: Picture) -> Picture:
     scaled = cv2.resize(image, size, interpolation=enlarge)
     left, top = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
     canvas = np.full((SIDE, SIDE, *image.shape[2:]), 255, np.uint8)
-    canvas[top : top + size[1], left : left + size[0]] = scaled.reshape(size[1], size[0], *image.shape[2:])
+    canvas[top : top + size[1], left : left + size[0]] = scaled.reshape(
+        size[1], size[0], *image.shape[2:]
+    )
     return canvas
 
 
@@ -80,14 +82,17 @@ def overlay(image: Picture, heatmap: NDArray[np.float32]) -> Picture:
 def jet(heatmap: NDArray[np.float32]) -> Picture:
     """A heatmap as colours from blue (0) over green to red (1)."""
     levels = (heatmap * 255).round().clip(0, 255).astype(np.uint8)
-    return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    coloured = cv2.applyColorMap(levels, cv2.COLORMAP_JET)
+    return np.ascontiguousarray(coloured[..., ::-1], dtype=np.uint8)
 
 
 def outline(image: Picture, mask: Picture) -> Picture:
     """Draw the mask's border: white with a black rim, to show on any picture."""
     contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    drawn = cv2.drawContours(image.copy(), contours, -1, (0, 0, 0), 3)
-    return cv2.drawContours(drawn, contours, -1, (255, 255, 255), 1)
+    drawn = image.copy()
+    cv2.drawContours(drawn, contours, -1, (0, 0, 0), 3)
+    cv2.drawContours(drawn, contours, -1, (255, 255, 255), 1)
+    return drawn
 
 
 def sheet(title: str, subtitle: str, rows: Sequence[Row], legend: str) -> bytes:

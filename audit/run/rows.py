@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -179,7 +180,7 @@ SAMPLE_SCHEMA = pa.schema(
 
 
 def build_table(
-    tensors: Mapping[str, NDArray[np.generic]],
+    tensors: Mapping[str, NDArray[Any]],
     *,
     sample_ids: Sequence[str],
     classes: Sequence[str],
@@ -210,16 +211,18 @@ def build_table(
     for column in SAMPLE_COLUMNS:
         if column.name not in arrays:
             arrays[column.name] = _array(tensors[column.name], column.type)
-    return pa.Table.from_arrays([arrays[name] for name in SAMPLE_SCHEMA.names], schema=SAMPLE_SCHEMA)
+    return pa.Table.from_arrays(
+        [arrays[name] for name in SAMPLE_SCHEMA.names], schema=SAMPLE_SCHEMA
+    )
 
 
-def _named(codes: NDArray[np.generic], names: Sequence[str]) -> pa.Array:
+def _named(codes: NDArray[Any], names: Sequence[str]) -> pa.Array:
     values = np.asarray(codes, np.int32)
     indices = pa.array(values, pa.int32(), mask=values < 0)
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(names), pa.string()))
 
 
-def _array(values: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
+def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_list(kind):
         return _lists(values, kind)
     null = np.isnan(values) if values.dtype.kind == "f" else values < 0
@@ -228,7 +231,7 @@ def _array(values: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
     return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=null)
 
 
-def _lists(values: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
+def _lists(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     """Rows of equal length as lists; a row whose first value is undefined becomes null."""
     flat = values.reshape(len(values), -1)
     first = flat[:, 0]

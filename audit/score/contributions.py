@@ -84,8 +84,7 @@ def contributions(
     """
 
     def along(tangent: Tensor) -> Tensor:
-        _, change = jvp(head, (features,), (tangent,))
-        return change  # type: ignore[no-any-return]
+        return jvp(head, (features,), (tangent,))[1]
 
     parts = vmap(along)(cell_weights[:, :, None] * features)
     bias = _bias_contribution(head, features)
@@ -111,10 +110,9 @@ def _bias_contribution(head: nn.Module, features: Tensor) -> Tensor:
     tangents = biases | _shifts_of_batch_norms(head)
 
     def with_biases(values: dict[str, Tensor]) -> Tensor:
-        return functional_call(head, values, (features,))  # type: ignore[no-any-return]
+        return functional_call(head, values, (features,))
 
-    _, change = jvp(with_biases, (biases,), (tangents,))
-    return change  # type: ignore[no-any-return]
+    return jvp(with_biases, (biases,), (tangents,))[1]
 
 
 def _is_bias(name: str) -> bool:

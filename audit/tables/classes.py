@@ -68,7 +68,7 @@ CONFUSION_COLUMNS: tuple[Column, ...] = (
     Column(name="label_name", type=pa.string(), range="class names", meaning="Its name."),
     Column(name="predicted", type=pa.int32(), range="[0, K)", meaning="Predicted class."),
     Column(name="predicted_name", type=pa.string(), range="class names", meaning="Its name."),
-    Column(name="n", type=pa.int64(), range="≥ 1", meaning="Samples; pairs without any are left out."),
+    Column(name="n", type=pa.int64(), range="≥ 1", meaning="Samples."),
     Column(name="share_of_label", type=_F64, range="(0, 1]", meaning="n over the label's samples "
            "with a prediction."),
     Column(name="background_share", type=_F64, range="[0, 1]",
@@ -107,7 +107,7 @@ def count_confusions(samples: pd.DataFrame) -> pa.Table:
         A table with :data:`CONFUSION_COLUMNS`, sorted by label and prediction.
     """
     known = samples.dropna(subset=["label", "predicted"])
-    of_label = known.groupby("label", observed=True).size()
+    of_label = known.groupby("label", observed=True).size().to_dict()
     keys = ["label", "label_name", "predicted", "predicted_name"]
     rows = []
     for key, group in known.groupby(keys, observed=True):

@@ -102,7 +102,7 @@ def enlarge_map(
     positive = np.maximum(np.asarray(values, np.float32).reshape(tuple(grid)), 0)
     large = cv2.resize(positive, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     peak = float(large.max())
-    return large / peak if peak > 0 else large
+    return np.asarray(large / peak if peak > 0 else large, np.float32)
 
 
 def load_run(path: str | Path) -> AuditRun:

@@ -133,8 +133,7 @@ def find_copies(images: Tensor, of: Tensor) -> Tensor:
     """
     others = _averages(of)
     found = [
-        (torch.cdist(_averages(chunk), others) / others.shape[1] ** 0.5).amin(dim=1)
-        < COPY_DISTANCE
+        (torch.cdist(_averages(chunk), others) / others.shape[1] ** 0.5).amin(dim=1) < COPY_DISTANCE
         for chunk in images.split(4096)
     ]
     return torch.cat(found)

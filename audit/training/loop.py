@@ -93,9 +93,8 @@ class Trainer:
         self.progress = Progress()
         self._data = data
         torch.manual_seed(recipe.seed)
-        self._model = build(recipe.model, len(data.classes)).to(
-            self.device, memory_format=torch.channels_last
-        )
+        model = build(recipe.model, len(data.classes)).to(self.device)
+        self._model = model.to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=recipe.lr, fused=True)
         self._schedule = self._make_schedule()
         self._augment = Augmentation(data.image_size, flip=recipe.dataset not in _NOT_MIRRORED)
@@ -132,7 +131,7 @@ class Trainer:
         logits = self._forward(images)
         loss = F.cross_entropy(logits, labels)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimizer.step()
         value = loss.item()
         if value != value:  # noqa: PLR0124  # NaN
@@ -270,5 +269,3 @@ def _mix(*numbers: int) -> int:
     for number in numbers:
         seed = (seed * 1_000_003 + number + 1) % (2**31)
     return seed
-
-

@@ -18,7 +18,9 @@ LAYERS = {"cnn": "features.2.2", "cnn-se": "features.2.3", "resnet20": "layer3"}
 
 
 @pytest.fixture(params=ARCHITECTURES)
-def case(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module, Tensor, Tensor, Tensor, Tensor]:
+def case(
+    request: pytest.FixtureRequest,
+) -> tuple[nn.Module, nn.Module, Tensor, Tensor, Tensor, Tensor]:
     """Model, target layer, images, targets, and the features and gradients that we get."""
     model = random_model(request.param)
     torch.manual_seed(1)

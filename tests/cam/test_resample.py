@@ -8,7 +8,13 @@ import torch.nn.functional as F
 
 from audit.cam import Resampler, bilinear_matrix, to_image
 
-SIZES = [((32, 32), (8, 8)), ((32, 48), (4, 6)), ((224, 224), (7, 7)), ((33, 50), (7, 9)), ((8, 8), (8, 8))]
+SIZES = [
+    ((32, 32), (8, 8)),
+    ((32, 48), (4, 6)),
+    ((224, 224), (7, 7)),
+    ((33, 50), (7, 9)),
+    ((8, 8), (8, 8)),
+]
 
 
 @pytest.mark.parametrize(("image", "grid"), SIZES)
@@ -19,12 +25,10 @@ def test_sums_on_the_grid_equal_sums_over_upsampled_pixels(
     maps, masks = torch.rand(5, *grid), (torch.rand(5, *image) > 0.6).float()
     resampler = Resampler.between(image, grid)
     on_grid = (resampler.weight * maps * resampler.to_grid(masks)).sum(dim=(1, 2))
-    exact = F.interpolate(
-        maps.double()[:, None], size=image, mode="bilinear", align_corners=False
-    )[:, 0]
-    torch.testing.assert_close(
-        on_grid.double(), (exact * masks).sum(dim=(1, 2)), rtol=2e-6, atol=0
-    )
+    exact = F.interpolate(maps.double()[:, None], size=image, mode="bilinear", align_corners=False)[
+        :, 0
+    ]
+    torch.testing.assert_close(on_grid.double(), (exact * masks).sum(dim=(1, 2)), rtol=2e-6, atol=0)
 
 
 def test_whole_ratios_give_every_cell_the_same_weight() -> None:

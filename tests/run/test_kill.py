@@ -18,7 +18,16 @@ KILLS = int(os.environ.get("AUDIT_KILLS", "3"))
 
 
 def command(out: Path) -> list[str]:
-    flags = "--dataset demo --masks estimated --shard-size 60 --batch-size 30".split()
+    flags = [
+        "--dataset",
+        "demo",
+        "--masks",
+        "estimated",
+        "--shard-size",
+        "60",
+        "--batch-size",
+        "30",
+    ]
     return [sys.executable, "-m", "audit", "run", *flags, "--out", str(out)]
 
 

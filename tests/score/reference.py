@@ -52,9 +52,7 @@ def scores(raw: Array, mask: Array, tolerance: int) -> dict[str, float]:
 def _pointing(positive: Array, mask: Array, tolerance: int) -> float:
     peaks = np.argwhere(positive == positive.max())
     objects = np.argwhere(mask == 1)
-    hits = [
-        min((y - v) ** 2 + (x - u) ** 2 for v, u in objects) <= tolerance**2 for y, x in peaks
-    ]
+    hits = [min((y - v) ** 2 + (x - u) ** 2 for v, u in objects) <= tolerance**2 for y, x in peaks]
     return sum(hits) / len(hits)
 
 

@@ -39,7 +39,8 @@ def all_scores(raw: Tensor, mask: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("size", "grid"), [((32, 32), (8, 8)), ((24, 40), (3, 5)), ((30, 30), (7, 7)), ((80, 80), (5, 5))]
+    ("size", "grid"),
+    [((32, 32), (8, 8)), ((24, 40), (3, 5)), ((30, 30), (7, 7)), ((80, 80), (5, 5))],
 )
 def test_equal_to_a_slow_float64_reference(size: tuple[int, int], grid: tuple[int, int]) -> None:
     generator = np.random.default_rng(0)

@@ -112,7 +112,5 @@ def test_a_batch_norm_in_the_head_counts_its_mean_as_bias() -> None:
     head = nn.Sequential(norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     features = torch.randn(5, 4, 6, 6)
     with torch.no_grad():
-        found = contributions(
-            head.eval(), features, head(features), regions(torch.rand(5, 6, 6))
-        )
+        found = contributions(head.eval(), features, head(features), regions(torch.rand(5, 6, 6)))
     assert found.residual.abs().max() < 1e-5

@@ -9,10 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-import audit.training.loop as loop
 from audit.errors import DataError, UsageError
 from audit.models import open_classifier
-from audit.training import Recipe, train
+from audit.training import Recipe, loop, train
 from audit.training.images import find_copies, load_training_images
 from audit.training.recipe import Augmentation
 from tests.conftest import CIFAR10
@@ -55,7 +54,9 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(
     monkeypatch.undo()
     resumed = train(settings, tmp_path / "resumed", quiet=True)
     assert whole.read_bytes() == resumed.read_bytes()
-    tables = [pd.read_csv(d.parent / "epochs.csv").drop(columns="seconds") for d in (whole, resumed)]
+    tables = [
+        pd.read_csv(d.parent / "epochs.csv").drop(columns="seconds") for d in (whole, resumed)
+    ]
     pd.testing.assert_frame_equal(*tables)
 
 

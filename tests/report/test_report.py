@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from audit import load_run, run_audit
+from audit.errors import UsageError
+from audit.report.columns import refresh
+from audit.report.grids import Grids, class_sheet
+from audit.report.page import write_page
+from audit.report.selection import TILES
+from audit.report.tiles import font, jet, outline, overlay, shorten
+from audit.tables import AuditRun
+from audit.tables.reading import enlarge_map
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> AuditRun:
+    return run_audit(dataset="demo", limit=200, out=tmp_path_factory.mktemp("report"))
+
+
+def test_a_run_leaves_what_the_readme_says(run: AuditRun) -> None:
+    found = {str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file()}
+    expected = "manifest.json index.html classes.parquet confusion.parquet thumbs.parquet"
+    assert {*expected.split(), "samples/part-000000.parquet", "samples/part-000000.json"} <= found
+    assert set(run.manifest["files"]) == found - {"manifest.json"}
+    assert sum(name.startswith("grids/class-") for name in found) == 10
+    assert sum(name.startswith("grids/channels-") for name in found) == 10
+
+
+def test_the_planted_classes_come_first(run: AuditRun) -> None:
+    ranked = run.classes.sort_values("transplant_rate", ascending=False)
+    assert set(ranked["label_name"][:2]) == set(run.manifest["known_answer"]["planted_classes"])
+
+
+def test_every_picture_is_redrawn_from_the_tables_alone(run: AuditRun) -> None:
+    thumbs = pd.read_parquet(run.path / "thumbs.parquet")
+    grids = Grids(
+        run.samples, thumbs, pd.read_parquet(run.path / "classes.parquet"),
+        tuple(run.manifest["grid"]),
+    )  # fmt: skip
+    drawn = dict(grids.sheets())
+    assert len(drawn) >= 20
+    for name, content in drawn.items():
+        assert (run.path / "grids" / name).read_bytes() == content
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.width >= 900
+
+
+def test_worst_and_best_are_what_they_say(run: AuditRun) -> None:
+    thumbs = pd.read_parquet(run.path / "thumbs.parquet")
+    shares = run.samples.set_index("sample_id")["background_share"]
+    for label, chosen in thumbs[thumbs["label"] >= 0].groupby("label"):
+        of_class = run.samples.loc[run.samples["label"] == label, "background_share"].dropna()
+        worst = chosen[chosen["section"] == "worst"].sort_values("rank")["sample_id"]
+        best = chosen[chosen["section"] == "best"].sort_values("rank")["sample_id"]
+        assert shares[worst].tolist() == sorted(of_class, reverse=True)[:TILES]
+        assert shares[best].tolist() == sorted(of_class)[:TILES]
+
+
+def test_heatmap_is_the_stored_map_at_image_size(run: AuditRun) -> None:
+    sample = run.samples.iloc[7]
+    heatmap = run.heatmap(sample["sample_id"])
+    assert heatmap.shape == (32, 32)
+    assert heatmap.min() >= 0
+    assert heatmap.max() == 1
+    expected = enlarge_map(sample["map"], (8, 8), (32, 32))
+    np.testing.assert_array_equal(heatmap, expected)
+    with pytest.raises(UsageError, match="no sample 'nobody'"):
+        run.heatmap("nobody")
+
+
+def test_load_run_finds_the_newest_complete_run(run: AuditRun, tmp_path: Path) -> None:
+    root = run.path.parents[2]
+    assert load_run(root).path == run.path
+    assert load_run(str(run.path)).manifest == run.manifest
+    with pytest.raises(UsageError, match="no complete run"):
+        load_run(tmp_path)
+    newer = run_audit(dataset="demo", limit=30, out=root)
+    assert load_run(root).path == newer.path
+    (newer.path / "classes.parquet").unlink()
+    assert load_run(root).path == run.path
+    with pytest.raises(UsageError, match="not whole"):
+        load_run(newer.path)
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_names_from_data_are_text_on_the_page(run: AuditRun, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+    classes = pd.read_parquet(run.path / "classes.parquet")
+    classes.loc[0, "label_name"] = evil
+    confusion = pd.read_parquet(run.path / "confusion.parquet")
+    confusion["label_name"] = confusion["label_name"].replace("zero", evil)
+    facts = run.manifest | {"dataset": evil, "weights": evil, "known_answer": {"x": evil}}
+    write_page(tmp_path, facts=facts, classes=classes, confusion=confusion)
+    page = Tags()
+    page.feed((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert "img" not in page.tags  # this folder holds no grids
+    assert evil in page.text
+
+
+def test_the_page_asks_for_nothing_outside_its_folder(run: AuditRun) -> None:
+    text = (run.path / "index.html").read_text(encoding="utf-8")
+    assert "http:" not in text
+    assert "https:" not in text
+    assert 'src="grids/' in text
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b\\c", "", "日本語", "x" * 300, "a\0b\n"])
+def test_any_class_name_gives_a_safe_file_name(name: str) -> None:
+    file = class_sheet(3, name)
+    assert file.startswith("class-0003-")
+    assert set(file) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+    assert len(file) < 80
+
+
+def test_column_documentation_is_up_to_date() -> None:
+    path = Path(__file__).parents[2] / "reports" / "README.md"
+    text = path.read_text(encoding="utf-8")
+    assert refresh(text) == text, "run: make docs"
+
+
+def test_colours_and_outlines() -> None:
+    ends = jet(np.array([[0.0, 1.0]], np.float32))
+    assert ends[0, 0].argmax() == 2  # blue
+    assert ends[0, 1].argmax() == 0  # red
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    over = overlay(grey, np.ones((8, 8), np.float32))
+    np.testing.assert_allclose(over[0, 0], 0.3 * ends[0, 1].astype(float) + 50, atol=1)
+    mask = np.zeros((8, 8), np.uint8)
+    mask[3:6, 3:6] = 255
+    drawn = outline(grey, mask)
+    assert (drawn[3, 3] == 255).all()
+    assert (drawn[0, 0] == 100).all()
+
+
+def test_long_and_unprintable_text_is_cut_to_fit() -> None:
+    face = font(13)
+    assert face.getlength(shorten("w" * 500, 100, face)) <= 100
+    assert "\n" not in shorten("a\nb\u202e", 500, face)
