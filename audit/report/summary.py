@@ -28,8 +28,8 @@ def summarise(run: AuditRun, seconds: float) -> str:
         f"{seconds:.1f} s",
         *_bad(totals["statuses"]),
         "",
-        "Most reliant on background (how often the class's background, put under another",
-        "class's object, still gets this class as the answer):",
+        "Most reliant on background, by transplant rate (how often the class's background, put",
+        "under another class's object, still gets this class as the answer; a screen, no proof):",
         *[_line(place, row) for place, (_, row) in enumerate(scored[:_CLASSES].iterrows(), 1)],
     ]
     if len(scored) > _CLASSES:
