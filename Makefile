@@ -8,19 +8,19 @@ BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 DEV     := $(VENV)/.ready-dev
 
-FLAGS = --dataset $(DATASET) \
-	$(if $(MODEL),--model $(MODEL)) \
-	$(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) \
-	$(if $(DATA_ROOT),--data-root $(DATA_ROOT)) \
-	$(if $(OUT),--out $(OUT)) \
-	$(if $(DEVICE),--device $(DEVICE)) \
+FLAGS = --dataset '$(DATASET)' \
+	$(if $(MODEL),--model '$(MODEL)') \
+	$(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') \
+	$(if $(DATA_ROOT),--data-root '$(DATA_ROOT)') \
+	$(if $(OUT),--out '$(OUT)') \
+	$(if $(DEVICE),--device '$(DEVICE)') \
 	$(ARGS)
 
-TRAIN_FLAGS = --dataset $(DATASET) \
-	$(if $(MODEL),--model $(MODEL)) \
+TRAIN_FLAGS = --dataset '$(DATASET)' \
+	$(if $(MODEL),--model '$(MODEL)') \
 	$(foreach root,$(DATA_ROOT),--data-root $(root)) \
-	$(if $(OUT),--out $(OUT)) \
-	$(if $(DEVICE),--device $(DEVICE)) \
+	$(if $(OUT),--out '$(OUT)') \
+	$(if $(DEVICE),--device '$(DEVICE)') \
 	$(ARGS)
 
 .PHONY: help setup audit train test lint type check bench docs clean

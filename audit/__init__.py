@@ -2,7 +2,7 @@
 
 Example:
     >>> from audit import run_audit
-    >>> run_audit(dataset="demo", limit=20, out="/tmp/audit-doctest").manifest["status"]
+    >>> run_audit(dataset="demo", limit=20, out=tmp).manifest["status"]
     'complete'
 """
 

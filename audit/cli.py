@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import audit
-from audit.errors import AuditError, OutputError
+from audit.errors import AuditError
 
 if TYPE_CHECKING:
     from audit.tables import AuditRun
@@ -107,12 +107,13 @@ def run(config: Path | None, **flags: Any) -> None:
     show_default=True,
 )
 @click.option("--seed", default=0, show_default=True)
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto | cpu | cuda | …")
 @click.option("--out", type=_FILE, help="[default: runs/DATASET-MODEL]")
 def train(out: Path | None, device: str, **settings: Any) -> None:
     """Train a classifier; run it again after an interruption and it goes on."""
     from pydantic import ValidationError
 
+    from audit.devices import pick_device
     from audit.errors import ConfigError
     from audit.training import Recipe
     from audit.training import train as train_model
@@ -127,7 +128,7 @@ def train(out: Path | None, device: str, **settings: Any) -> None:
             found=repr(first["input"]),
         ) from error
     folder = out or Path("runs") / f"{recipe.dataset.replace(':', '-')}-{recipe.model}"
-    weights = train_model(recipe, folder, device=device)
+    weights = train_model(recipe, folder, device=pick_device(device))
     click.echo((folder / "README.md").read_text(encoding="utf-8"))
     click.echo(f"weights: {weights}")
 
@@ -149,15 +150,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        click.echo(f"error: {_from_the_system(error)}", err=True)
+        click.echo(f"error: {error.filename or 'the system'}: {error.strerror}", err=True)
         code = 1
     sys.exit(code or 0)
-
-
-def _from_the_system(error: OSError) -> OutputError:
-    from audit.files import output_error
-
-    return output_error(Path(error.filename or "a file"), error)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from audit.errors import ConfigError
 
@@ -24,7 +25,7 @@ class AuditConfig(BaseModel):
         split: Which split of it.
         data_root: Where ``cifar10`` and ``cifar100`` lie.
         mask_root: For folders, a parallel tree of object masks.
-        image_size: For folders, the side that images are resized and cropped to.
+        image_size: For folders, the side that images are resized and cropped to (default 32).
         download: Allow a download where the data is absent.
         model: Architecture; ``None`` takes what the checkpoint says, else ``cnn``.
         checkpoint: Weights; ``None`` takes those shipped with the audit.
@@ -55,7 +56,7 @@ class AuditConfig(BaseModel):
     split: str = "test"
     data_root: Path = Path("data")
     mask_root: Path | None = None
-    image_size: int = Field(default=32, ge=8, le=4096)
+    image_size: int | None = Field(default=None, ge=8, le=4096)
     download: bool = False
     model: str | None = None
     checkpoint: Path | None = None
@@ -75,15 +76,33 @@ class AuditConfig(BaseModel):
     shard_size: int = Field(default=1000, ge=1)
     out: Path = Path("reports")
 
-    @model_validator(mode="after")
-    def _check_numbers(self) -> AuditConfig:
-        if isinstance(self.batch_size, int) and self.batch_size < 1:
-            raise ValueError("batch_size must be at least 1, or auto")
-        if isinstance(self.workers, int) and self.workers < 0:
-            raise ValueError("workers must be at least 0, or auto")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError("std must be above 0")
-        return self
+    @field_validator("mean", "std")
+    @classmethod
+    def _check_finite(cls, value: Triple | None) -> Triple | None:
+        if value is not None and not all(map(math.isfinite, value)):
+            raise ValueError("three finite numbers")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _check_positive(cls, value: Triple | None) -> Triple | None:
+        if value is not None and min(value) <= 0:
+            raise ValueError("three numbers above 0")
+        return value
+
+    @field_validator("batch_size")
+    @classmethod
+    def _check_batch_size(cls, value: Auto | int) -> Auto | int:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("auto, or a whole number of at least 1")
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _check_workers(cls, value: Auto | int) -> Auto | int:
+        if isinstance(value, int) and value < 0:
+            raise ValueError("auto, or a whole number of at least 0")
+        return value
 
 
 # Settings that cannot change a row; everything else is part of a run's identity.
@@ -120,12 +139,14 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> AuditConfig:
         return AuditConfig(**settings)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        flag = f"--{name.replace('_', '-')}"
+        name = str(first["loc"][0])
+        message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        if first["type"] == "missing":
+            message = "three numbers"
         raise ConfigError(
-            f"the setting '{name}' ({flag}){where} is not valid" if name else first["msg"],
-            expected=first["msg"].removeprefix("Input should be ") if name else None,
-            found=repr(first["input"]) if name else None,
+            f"the setting '{name}' (--{name.replace('_', '-')}){where} is not valid",
+            expected=message,
+            found=repr(settings[name]),
         ) from error
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import socket
 from pathlib import Path
 
 from audit.errors import OutputError
@@ -23,7 +24,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: If the disk is full or the folder is not writable.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}{_TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -53,9 +54,11 @@ def make_folder(path: Path) -> Path:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what killed writers left behind anywhere under ``folder``."""
-    for leftover in folder.rglob(f"*{_TEMPORARY}"):
-        leftover.unlink(missing_ok=True)
+    """Delete what killed writers of this machine left behind anywhere under ``folder``."""
+    for leftover in folder.rglob(f"*.{socket.gethostname()}.*{_TEMPORARY}"):
+        writer = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
+        if writer.isdigit() and (int(writer) == os.getpid() or not _alive(int(writer))):
+            leftover.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -71,6 +74,16 @@ def output_error(path: Path, error: OSError) -> OutputError:
     else:
         remedy = "name a folder that can be written to with --out"
     return OutputError(f"cannot write {path}", found=error.strerror or str(error), remedy=remedy)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _flush_folder(folder: Path) -> None:

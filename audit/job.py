@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from audit.config import NOT_IN_FINGERPRINT, AuditConfig
+from audit.config import NOT_IN_FINGERPRINT, AuditConfig, load_config
 from audit.data import Split, open_split
 from audit.data.loader import workers_for
-from audit.errors import ModelError, OutputError, TooManyBadSamples, UsageError
+from audit.devices import pick_device
+from audit.errors import AuditError, ModelError, OutputError, TooManyBadSamples, UsageError
 from audit.files import make_folder, remove_unfinished, write_atomically
 from audit.masks import MaskCache
 from audit.models import Classifier, Cut, cut, open_classifier
@@ -32,6 +33,7 @@ from audit.report.selection import choose_samples
 from audit.report.thumbs import build_thumbs
 from audit.run.engine import Auditor
 from audit.run.manifest import (
+    CODE_OF_REPORTS,
     COMPLETE,
     NAME,
     checksums,
@@ -47,11 +49,13 @@ from audit.run.store import PartStore, Shard, plan_shards
 from audit.step import AuditStep
 from audit.tables.classes import count_confusions, summarise_classes
 from audit.tables.reading import AuditRun, read_samples
-from audit.tables.totals import summarise_split
+from audit.tables.totals import count_statuses, summarise_split
 
 # The samples that tell of bad data, not of what the model does.
 BAD_STATUSES = ("unreadable", "nonfinite", "mask_missing", "mask_mismatch", "bad_label")
-_BATCH = 256
+_LARGEST_BATCH = 256
+# Pixels of a batch: 256 images of 64×64, 16 of 224×224.
+_BATCH_PIXELS = 256 * 64 * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +94,18 @@ def run_audit(config: AuditConfig | None = None, **settings: Any) -> AuditRun:
         AuditError: If something cannot be opened, computed or written.
 
     Example:
-        >>> run = run_audit(dataset="demo", limit=20, out="/tmp/audit-doctest")
+        >>> run = run_audit(dataset="demo", limit=20, out=tmp)
         >>> len(run.samples)
         20
     """
-    opened = _open(config or AuditConfig(**settings))
+    if config is not None and settings:
+        raise TypeError("give the settings either as config or by name, not both")
+    opened = _open(config or load_config(None, settings))
     with _sole_writer(opened.folder):
         manifest = read_manifest(opened.folder)
-        if manifest is None:
+        if manifest is None or manifest.get("report_code") != code_fingerprint(CODE_OF_REPORTS):
             manifest = _compute(opened)
+        _refuse_bad_data(manifest["totals"]["statuses"], opened)
     return AuditRun(opened.folder, manifest)
 
 
@@ -115,7 +122,7 @@ def _open(config: AuditConfig) -> Opened:
     classifier = open_classifier(
         config.model,
         config.checkpoint,
-        dataset=split.name,
+        dataset=config.dataset,
         classes=split.classes,
         mean=config.mean,
         std=config.std,
@@ -128,8 +135,8 @@ def _open(config: AuditConfig) -> Opened:
             found="another head",
             remedy="use --method hirescam, which equals cam where cam applies",
         )
-    masks = _mask_source(config.masks, split)
-    device = _device(config.device)
+    masks = _mask_source(config.masks, config.dataset, split)
+    device = pick_device(config.device)
     data_fingerprint = split.fingerprint()
     fingerprint = fingerprint_of(
         config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
@@ -160,31 +167,17 @@ def _open(config: AuditConfig) -> Opened:
     )
 
 
-def _mask_source(wanted: str, split: Split) -> str:
+def _mask_source(wanted: str, dataset: str, split: Split) -> str:
     if wanted == "dataset" and not split.has_masks:
         raise UsageError(
             f"{split.name} has no object masks",
             expected="a dataset with masks for --masks dataset",
-            remedy="use --masks estimated, or give a folder of masks with --mask-root",
+            remedy="use --masks estimated"
+            + (", or give a folder of masks with --mask-root" if ":" in dataset else ""),
         )
     if wanted == "auto":
         return "dataset" if split.has_masks else "estimated"
     return wanted
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"the device '{name}' cannot be used",
-            expected="auto, cpu, or an accelerator of this machine such as cuda",
-            found=str(error).splitlines()[0],
-        ) from error
-    return device
 
 
 @contextmanager
@@ -214,18 +207,13 @@ def _compute(opened: Opened) -> dict[str, Any]:
     _compute_parts(auditor, store, shards, opened)
     computed = time.monotonic()
     sidecars = store.verify_all(shards)
-    _refuse_bad_data(sidecars, opened)
-    facts = _summarise(opened, auditor, sidecars)
+    _refuse_bad_data(count_statuses(sidecars), opened)
+    facts, written = _summarise(opened, auditor, sidecars)
     facts["seconds"] = {
         "parts": round(computed - started, 2),
         "tables_and_report": round(time.monotonic() - computed, 2),
     }
-    written = [
-        str(path.relative_to(opened.folder))
-        for path in sorted(opened.folder.rglob("*"))
-        if path.is_file()
-    ]
-    facts["files"] = checksums(opened.folder, written)
+    facts["files"] = checksums(opened.folder, sorted(store.names(shards) + written))
     write_manifest(opened.folder, facts)
     return facts
 
@@ -242,22 +230,31 @@ def _auditor(opened: Opened) -> Auditor:
         channels=config.channels,
         partners=config.partners,
     ).to_device(opened.device)
+    workers = workers_for(
+        opened.split,
+        None if config.workers == "auto" else config.workers,
+        len(os.sched_getaffinity(0)),
+    )
     estimated = None
     if opened.masks == "estimated":
         cache = config.out / ".cache" / "masks"
-        estimated = MaskCache(opened.split, opened.data_fingerprint, cache, opened.device)
+        estimated = MaskCache(opened.split, opened.data_fingerprint, cache, opened.device, workers)
     return Auditor(
         split=opened.split,
         step=step,
         estimated=estimated,
         device=opened.device,
-        batch_size=_BATCH if config.batch_size == "auto" else config.batch_size,
-        workers=workers_for(
-            opened.split,
-            None if config.workers == "auto" else config.workers,
-            os.cpu_count() or 1,
-        ),
+        batch_size=_batch_size(config.batch_size, opened.split.image_size),
+        workers=workers,
     )
+
+
+def _batch_size(wanted: int | str, image_size: tuple[int, int]) -> int:
+    """A size that does not depend on the machine, so that a run can go on anywhere."""
+    if isinstance(wanted, int):
+        return wanted
+    fit = _BATCH_PIXELS // (image_size[0] * image_size[1])
+    return max(1, min(_LARGEST_BATCH, 2 ** max(0, fit.bit_length() - 1)))
 
 
 def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], opened: Opened) -> None:
@@ -271,16 +268,19 @@ def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], open
     auditor.choose_donors(opened.config.seed)
     done = total - sum(map(len, missing))
     with Progress("audit", total, done) as progress:
-        for shard in missing:
-            table, summary = auditor.run_shard(shard, progress)
-            store.write(shard, table, summary)
+        try:
+            for shard, table, summary in auditor.run_shards(missing, progress):
+                store.write(shard, table, summary)
+        except torch.OutOfMemoryError as error:
+            raise AuditError(
+                f"the device {opened.device} has too little memory for {auditor.batch_size} "
+                f"images of {opened.split.image_size[0]}×{opened.split.image_size[1]} at a time",
+                remedy="give a smaller --batch-size",
+            ) from error
 
 
-def _refuse_bad_data(sidecars: list[dict[str, Any]], opened: Opened) -> None:
-    counts = {
-        status: sum(sidecar["statuses"].get(status, 0) for sidecar in sidecars)
-        for status in BAD_STATUSES
-    }
+def _refuse_bad_data(statuses: dict[str, int], opened: Opened) -> None:
+    counts = {status: statuses.get(status, 0) for status in BAD_STATUSES}
     bad, total = sum(counts.values()), len(opened.split)
     if bad > opened.config.max_bad * total:
         raise TooManyBadSamples(
@@ -292,8 +292,10 @@ def _refuse_bad_data(sidecars: list[dict[str, Any]], opened: Opened) -> None:
         )
 
 
-def _summarise(opened: Opened, auditor: Auditor, sidecars: list[dict[str, Any]]) -> dict[str, Any]:
-    """Tables, thumbnails, grids and page; returns the manifest's content."""
+def _summarise(
+    opened: Opened, auditor: Auditor, sidecars: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Tables, thumbnails, grids and page; returns the manifest's content and what was written."""
     folder, config = opened.folder, opened.config
     samples = read_samples(folder)
     tables = {
@@ -306,11 +308,12 @@ def _summarise(opened: Opened, auditor: Auditor, sidecars: list[dict[str, Any]])
     chosen = choose_samples(samples, frames["classes"], config.seed)
     thumbs = _fetch_thumbs(auditor, chosen)
     _write_parquet(folder / "thumbs.parquet", thumbs)
-    Grids(samples, thumbs.to_pandas(), frames["classes"], opened.parts.grid).draw_all(folder)
+    grids = Grids(samples, thumbs.to_pandas(), frames["classes"], opened.parts.grid)
+    drawn = grids.draw_all(folder)
     totals = summarise_split(samples, frames["classes"], sidecars)
     facts = _facts(opened, totals)
     write_page(folder, facts=facts, classes=frames["classes"], confusion=frames["confusion"])
-    return facts
+    return facts, [*(f"{name}.parquet" for name in (*tables, "thumbs")), *drawn, "index.html"]
 
 
 def _fetch_thumbs(auditor: Auditor, chosen: pd.DataFrame) -> pa.Table:
@@ -346,6 +349,7 @@ def _facts(opened: Opened, totals: dict[str, Any]) -> dict[str, Any]:
         "masks": opened.masks,
         "config": opened.config.model_dump(mode="json"),
         "code_fingerprint": code_fingerprint(),
+        "report_code": code_fingerprint(CODE_OF_REPORTS),
         "device": str(opened.device),
         "versions": versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

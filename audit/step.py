@@ -217,7 +217,7 @@ class AuditStep(nn.Module):
             "background_share": 1 - share,
             "background_lift": attention.background_lift(share, area),
             "kappa": attention.kappa(share, area),
-            "kappa_res": attention.kappa(share, area, ceiling),
+            "kappa_res": attention.kappa(share, area, ceiling, least_room=attention.LEAST_ROOM),
             "pointing_hit": attention.pointing_hit(upsampled, inside, tolerance),
             "rank_accuracy": attention.rank_accuracy(upsampled, inside),
             "iou_50": attention.iou_at_half(upsampled, inside),

@@ -6,11 +6,13 @@ import os
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -96,8 +98,11 @@ def test_the_job_files_are_valid(job: str) -> None:
         (["--device", "cuda:77"], ["the device 'cuda:77'"]),
         (["--limit", "0"], ["--limit", "greater than or equal to 1"]),
         (["--limit", "x"], ["--limit"]),
-        (["--batch-size", "0"], ["batch_size must be at least 1"]),
-        (["--std", "0", "1", "1"], ["std must be above 0"]),
+        (["--batch-size", "0"], ["--batch-size", "at least 1"]),
+        (["--std", "0", "1", "1"], ["--std", "three numbers above 0"]),
+        (["--mean", "nan", "0", "0"], ["--mean", "three finite numbers"]),
+        (["--image-size", "64"], ["--image-size goes with folder:PATH"]),
+        (["--device", "meta"], ["the device 'meta'"]),
         (["--config", "absent.toml"], ["absent.toml does not exist"]),
         (["--frobnicate"], ["--frobnicate"]),
         (["--dataset", "cifar10", "--data-root", "nowhere"],
@@ -134,8 +139,10 @@ def test_wrong_checkpoints(
     nan = {n: t * torch.nan if t.is_floating_point() else t for n, t in state.items()}
     torch.save(nan, tmp_path / "nan.pth")
     torch.save({"state_dict": audit}, tmp_path / "code.pth")
+    (tmp_path / "page.pth").write_text("<!doctype html><p>Not found")
     normalisation = ["--mean", 0.5, 0.5, 0.5, "--std", 0.2, 0.2, 0.2]
     for name, words in {
+        "page.pth": ["page.pth is not a whole PyTorch checkpoint", "<!doctype"],
         "truncated.pth": ["truncated.pth is not a whole PyTorch checkpoint"],
         "seven.pth": ["another number of classes", "expected: 10", "found: 7"],
         "nan.pth": ["not finite"],
@@ -241,6 +248,37 @@ def test_too_many_bad_images_fail_the_run_but_keep_its_rows(folder: tuple[Path, 
     )
     assert list(out.rglob("part-000000.parquet"))
     assert audit(*flags, "--max-bad", "0.2").returncode == 0
+    again = audit(*flags)
+    assert again.returncode == 1, "a finished run is held to today's limit"
+
+
+def test_rows_are_read_under_any_folder_name_and_by_pandas_alone(tmp_path: Path) -> None:
+    out = tmp_path / "label=7" / "lr=0.1"
+    assert audit("run", "--limit", 30, "--out", out).returncode == 0
+    run = load_run(out)
+    assert "lr" not in run.samples.columns
+    plain = pd.read_parquet(run.path / "samples", partitioning=None)
+    assert len(plain) == 30
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    flags = ["run", "--limit", 30, "--masks", "estimated", "--out", tmp_path]
+    assert audit(*flags).returncode == 0
+    run, here = load_run(tmp_path).path, socket.gethostname()
+    (cache,) = (tmp_path / ".cache" / "masks").iterdir()
+    (run / "manifest.json").unlink()
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    dead, alive = int(gone.stdout), os.getpid()
+    for folder in (run, cache):
+        for process in (dead, alive):
+            (folder / f"x.{here}.{process}.writing").write_text("half")
+    assert audit(*flags).returncode == 0
+    for folder in (run, cache):
+        assert [p.name for p in folder.rglob("*.writing")] == [f"x.{here}.{alive}.writing"]
 
 
 def test_an_empty_split(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import audit
 PACKAGE = Path(audit.__file__).parent
 # From the first room to the last; a module may import its own room and those before it.
 ROOMS = (
-    "errors", "config", "files", "data", "masks", "models", "training", "cam", "score", "step",
-    "run", "tables", "report", "job", "cli",
+    "errors", "config", "files", "devices", "data", "masks", "models", "training", "cam", "score",
+    "step", "run", "tables", "report", "job", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}
 

@@ -17,6 +17,9 @@ from audit.errors import DataError
 
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 _LABELS = {"cifar10": "label", "cifar100": "fine_label"}
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 _PLACES = ("", "{name}", "data", "plain_text", "{name}/plain_text", "{name}/{name}", "{name}/data")
 
 
@@ -73,8 +76,10 @@ class HubParquetSplit:
         self._bytes = pa.chunked_array(
             [chunk.field("bytes") for chunk in table[image_column].chunks]
         ).combine_chunks()
-        self._labels = torch.from_numpy(table[label_column].to_numpy().astype("int64"))
-        self.classes = _class_names(table.schema, label_column, self._labels)
+        # A missing label becomes -1, which is no class.
+        labels = table[label_column].fill_null(-1).to_numpy()
+        self._labels = torch.from_numpy(labels.astype("int64"))
+        self.classes = _class_names(table.schema, label_column) or _known_names(name)
 
     def fingerprint(self) -> str:
         """See :class:`audit.data.split.Split`."""
@@ -133,22 +138,37 @@ def _read_parquet(files: Sequence[Path]) -> pa.Table:
 
 def _image_column(table: pa.Table, file: Path, label_column: str) -> str:
     image = next((name for name in ("img", "image") if name in table.column_names), None)
-    if image is None or label_column not in table.column_names:
+    kinds = {field.name: field.type for field in table.schema}
+    if (
+        image is None
+        or not pa.types.is_integer(kinds.get(label_column, pa.null()))
+        or not pa.types.is_struct(kinds[image])
+        or kinds[image].get_field_index("bytes") < 0
+        or not pa.types.is_binary(kinds[image].field("bytes").type)
+    ):
         raise DataError(
             f"{file} is not an image dataset in the Hub's layout",
-            expected=f"columns img (or image) and {label_column}",
-            found=", ".join(table.column_names),
+            expected=f"columns img (or image): struct with bytes, and {label_column}: integer",
+            found=", ".join(f"{name}: {kind}" for name, kind in kinds.items()),
         )
     return image
 
 
-def _class_names(schema: pa.Schema, label_column: str, labels: torch.Tensor) -> tuple[str, ...]:
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = described.get("info", {}).get("features", {}).get(label_column, {})
-    names = feature.get("names")
-    if names:
+def _class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...]:
+    """The names in the file's metadata; empty where there are none."""
+    try:
+        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = described["info"]["features"][label_column]["names"]
         return tuple(str(name) for name in names)
-    return tuple(f"class {k}" for k in range(int(labels.max()) + 1))
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+def _known_names(name: str) -> tuple[str, ...]:
+    """The usual names, for a file that was saved anew without its metadata."""
+    if name == "cifar10":
+        return CIFAR10_CLASSES
+    return tuple(f"class {k}" for k in range(100))
 
 
 def _open_torchvision(name: str, part: str, root: Path, *, download: bool) -> ArraySplit:

@@ -1,4 +1,4 @@
-"""Image bytes to tensors: torchvision's decoders, Pillow for the formats they do not know."""
+"""Image bytes to tensors: torchvision's JPEG decoder, Pillow for everything else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 
@@ -32,18 +31,21 @@ def decode_rgb(data: bytes) -> Tensor:
     Raises:
         UnreadableImage: If the bytes are empty, truncated or not an image.
     """
-    # libjpeg only warns about a missing end and returns grey for the lost part.
-    if data.startswith(_JPEG) and _JPEG_END not in data[-1024:]:
-        raise UnreadableImage("the JPEG is truncated")
-    if data.startswith((_PNG, _JPEG)):
+    # libjpeg only warns about a missing end and returns grey for the lost part; Pillow refuses.
+    if data.startswith(_JPEG) and _JPEG_END in data[-1024:]:
         try:
             encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            image = decode_image(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
-            # 16-bit PNGs come back as uint16.
-            return image if image.dtype == torch.uint8 else (image.int() >> 8).to(torch.uint8)
+            return decode_image(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
         except RuntimeError as error:
             raise UnreadableImage(str(error).splitlines()[0]) from error
-    return _to_tensor(_open_upright(data).convert("RGB"))
+    # Not torchvision for PNG: a flipped bit in the file can end the process there.
+    image = _open_upright(data)
+    if image.mode == "F":
+        raise UnreadableImage("an image of floating-point numbers has no known range")
+    if image.mode.startswith("I"):
+        grey = torch.from_numpy(np.asarray(image).astype(np.int64) >> 8).clamp(0, 255)
+        return grey.to(torch.uint8).expand(3, -1, -1).contiguous()
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
 def decode_mask(data: bytes) -> Tensor:
@@ -63,7 +65,7 @@ def decode_mask(data: bytes) -> Tensor:
     image = _open_upright(data)
     if image.mode == "P":
         return torch.from_numpy((np.asarray(image) > 0).astype(np.float32))
-    values = np.asarray(image if image.mode.startswith("I") else image.convert("L"))
+    values = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L"))
     top = float(values.max()) if values.size else 0.0
     return torch.from_numpy(values.astype(np.float32) / top if top > 0 else values * 0.0).float()
 
@@ -84,7 +86,3 @@ def _open_upright(data: bytes) -> Image.Image:
         Image.DecompressionBombWarning,
     ) as error:
         raise UnreadableImage(str(error)) from error
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,8 @@ from audit.data.decode import UnreadableImage, decode_mask, decode_rgb
 from audit.data.split import MASK_MISMATCH, MASK_MISSING, OK, UNREADABLE, Batch
 from audit.errors import DataError
 
+# Folders that are splits rather than classes.
+_PARTS = ("train", "val", "valid", "validation", "test")
 _MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 
 
@@ -35,14 +38,10 @@ def open_folder(path: Path, part: str, *, mask_root: Path | None, image_size: in
     Raises:
         DataError: If a folder is absent or holds no classes.
     """
-    folder = path / part if (path / part).is_dir() else path
-    if not folder.is_dir():
-        raise DataError(
-            f"the image folder {path} does not exist",
-            expected="a folder with one sub-folder per class",
-            remedy="check the path after folder:",
-        )
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    folder = _folder_of_part(path, part)
+    classes = tuple(
+        sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
+    )
     if not classes:
         raise DataError(
             f"the image folder {folder} holds no classes",
@@ -54,7 +53,47 @@ def open_folder(path: Path, part: str, *, mask_root: Path | None, image_size: in
         masks = mask_root / part if (mask_root / part).is_dir() else mask_root
         if not masks.is_dir():
             raise DataError(f"the mask folder {mask_root} does not exist")
+        if masks.resolve() == folder.resolve():
+            raise DataError(
+                f"{mask_root} holds the images, not their masks",
+                expected="another folder with the same tree of mask files",
+            )
     return FolderSplit(path.resolve().name, part, folder, classes, masks, image_size)
+
+
+def _folder_of_part(path: Path, part: str) -> Path:
+    if (path / part).is_dir():
+        return path / part
+    if not path.is_dir():
+        raise DataError(
+            f"the image folder {path} does not exist",
+            expected="a folder with one sub-folder per class",
+            remedy="check the path after folder:",
+        )
+    others = sorted(e.name for e in path.iterdir() if e.is_dir() and not e.name.startswith("."))
+    # "train" alone may be a class (railways have them); a folder of nothing but such names is not.
+    if others and set(others) <= set(_PARTS):
+        raise DataError(
+            f"{path} has no split named '{part}'",
+            expected=f"the folder {path / part}",
+            found=", ".join(others),
+            remedy=f"name another with --split, for example --split {others[0]}",
+        )
+    return path
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Image files at any depth, sorted; hidden ones are left out."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"cannot read the folder {error.filename}: {error.strerror}")
+
+    return sorted(
+        Path(place) / name
+        for place, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+    )
 
 
 class FolderSplit:
@@ -73,7 +112,7 @@ class FolderSplit:
     ) -> None:
         self.name = name
         self.part = part
-        self.classes = classes
+        self.classes = tuple(_as_text(Path(c)) for c in classes)
         self.image_size = (image_size, image_size)
         self.has_masks = masks is not None
         self.facts: Mapping[str, object] = {}
@@ -82,8 +121,7 @@ class FolderSplit:
         self._files = [
             (file, label)
             for label, name in enumerate(classes)
-            for file in sorted((folder / name).rglob("*"))
-            if file.suffix.lower() in IMG_EXTENSIONS
+            for file in _images_in(folder / name)
         ]
         # The mask takes the image's kernel, so that both keep one geometry to the sub-pixel.
         self._geometry = v2.Compose(
@@ -98,7 +136,8 @@ class FolderSplit:
         with ThreadPoolExecutor() as pool:
             for file, content in zip(files, pool.map(_digest, files), strict=True):
                 root = self._folder if file.is_relative_to(self._folder) else self._masks
-                digest.update(f"{file.relative_to(root or self._folder)} {content}\n".encode())
+                digest.update(os.fsencode(file.relative_to(root or self._folder)))
+                digest.update(f" {content}\n".encode())
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -117,7 +156,7 @@ class FolderSplit:
                 masks[row] = mask
         return Batch(
             index=torch.as_tensor(indices, dtype=torch.int64),
-            sample_id=[self._files[i][0].relative_to(self._folder).as_posix() for i in indices],
+            sample_id=[_as_text(self._files[i][0].relative_to(self._folder)) for i in indices],
             images=images,
             labels=torch.tensor([self._files[i][1] for i in indices], dtype=torch.int64),
             object_mask=masks,
@@ -150,6 +189,11 @@ class FolderSplit:
         base = self._masks / file.relative_to(self._folder)
         candidates = (base.with_suffix(extension) for extension in _MASK_EXTENSIONS)
         return next((mask for mask in candidates if mask.is_file()), None)
+
+
+def _as_text(path: Path) -> str:
+    """A path as text; bytes of a name that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _digest(file: Path) -> str:

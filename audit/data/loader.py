@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch.utils.data import DataLoader
 
 from audit.data.split import Batch, Split
@@ -27,8 +26,8 @@ def iterate(
         split: Where to fetch from.
         indices: Positions in the split.
         batch_size: Samples a batch; the last batch may hold fewer.
-        workers: Worker processes; 0 fetches in this process.
-        pin: Put batches into page-locked memory, for asynchronous copies to a GPU.
+        workers: See :func:`fetch`.
+        pin: See :func:`fetch`.
 
     Yields:
         Batches that cover ``indices`` in order.
@@ -38,9 +37,26 @@ def iterate(
         >>> [len(b) for b in iterate(open_demo("test"), range(5), batch_size=2)]
         [2, 2, 1]
     """
+    yield from fetch(split, chunks(indices, batch_size), workers=workers, pin=pin)
+
+
+def fetch(
+    split: Split, batches: Sequence[list[int]], *, workers: int = 0, pin: bool = False
+) -> Iterator[Batch]:
+    """Fetch given batches, in their order.
+
+    Args:
+        split: Where to fetch from.
+        batches: Positions in the split, a list for each batch.
+        workers: Worker processes; 0 fetches in this process.
+        pin: Put batches into page-locked memory, for asynchronous copies to a GPU.
+
+    Yields:
+        The batches.
+    """
     loader: DataLoader[Batch] = DataLoader(
         split,  # type: ignore[arg-type]  # map-style with __getitems__ only
-        batch_sampler=_chunks(indices, batch_size),
+        batch_sampler=batches,
         collate_fn=_as_is,  # type: ignore[arg-type]  # __getitems__ gives a batch, not a list
         num_workers=workers,
         pin_memory=pin,
@@ -68,16 +84,11 @@ def workers_for(split: Split, requested: int | None, cores: int) -> int:
     return min(8, max(1, cores - 1))
 
 
-def _chunks(indices: Sequence[int], batch_size: int) -> list[list[int]]:
+def chunks(indices: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Cut a sequence into batches; the last may be shorter."""
     order = list(indices)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def _as_is(batch: Batch) -> Batch:
     return batch
-
-
-def gather_labels(split: Split, batch_size: int = 4096) -> torch.Tensor:
-    """All labels of a split, int64, N."""
-    batches = iterate(split, range(len(split)), batch_size=batch_size)
-    return torch.cat([batch.labels for batch in batches])

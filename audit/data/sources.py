@@ -19,7 +19,7 @@ def open_split(
     *,
     root: Path = Path("data"),
     mask_root: Path | None = None,
-    image_size: int = 32,
+    image_size: int | None = None,
     limit: int | None = None,
     download: bool = False,
 ) -> Split:
@@ -30,7 +30,8 @@ def open_split(
         part: The split's name; for folders ``PATH/part`` is used where it exists.
         root: Where the data of ``cifar10`` and ``cifar100`` lies.
         mask_root: For folders: a parallel tree of object masks.
-        image_size: For folders: side of the square that images are resized and cropped to.
+        image_size: For folders: side of the square that images are resized and cropped to;
+            ``None`` is 32.
         limit: Keep this many samples, evenly spaced.
         download: Allow a download where the data is absent.
 
@@ -62,7 +63,7 @@ def _open(
     part: str,
     root: Path,
     mask_root: Path | None,
-    image_size: int,
+    image_size: int | None,
     download: bool,
 ) -> Split:
     kind, _, path = dataset.partition(":")
@@ -70,13 +71,17 @@ def _open(
         raise DataError(
             "--mask-root goes with folder:PATH datasets only", found=f"--dataset {dataset}"
         )
+    if image_size is not None and kind != "folder":
+        raise DataError(
+            "--image-size goes with folder:PATH datasets only", found=f"--dataset {dataset}"
+        )
     match kind:
         case "demo" if not path:
             return open_demo(part)
         case "cifar10" | "cifar100" if not path:
             return open_cifar(kind, part, root, download=download)
         case "folder" if path:
-            return open_folder(Path(path), part, mask_root=mask_root, image_size=image_size)
+            return open_folder(Path(path), part, mask_root=mask_root, image_size=image_size or 32)
     raise DataError(
         f"unknown dataset '{dataset}'",
         expected=" | ".join(DATASETS),

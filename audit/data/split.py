@@ -156,7 +156,7 @@ class LimitedSplit:
 
     Args:
         split: The split to take from.
-        limit: How many samples to keep; at most the split's length.
+        limit: How many samples to keep; all of them where the split holds fewer.
 
     Example:
         >>> split = ArraySplit(
@@ -168,7 +168,8 @@ class LimitedSplit:
 
     def __init__(self, split: Split, limit: int) -> None:
         self._split = split
-        self._chosen = [i * len(split) // limit for i in range(min(limit, len(split)))]
+        kept = min(limit, len(split))
+        self._chosen = [i * len(split) // kept for i in range(kept)]
         self.name = split.name
         self.part = split.part
         self.classes = split.classes
@@ -179,7 +180,7 @@ class LimitedSplit:
 
     def fingerprint(self) -> str:
         """See :class:`Split`."""
-        chosen = f"{self._split.fingerprint()} {len(self._chosen)}"
+        chosen = f"{self._split.fingerprint()} {self._chosen}"
         return hashlib.sha256(chosen.encode()).hexdigest()
 
     def __len__(self) -> int:

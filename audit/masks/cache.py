@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,8 @@ import torch
 from torch import Tensor
 
 from audit.data import Split, iterate
-from audit.files import make_folder, write_atomically
-from audit.masks.estimate import VARIANTS, VERSION, WORKING_SIZE, estimate_masks
+from audit.files import make_folder, remove_unfinished, write_atomically
+from audit.masks.estimate import VARIANTS, WORKING_SIZE, estimate_masks
 
 BLOCK = 500
 _BATCH = 250
@@ -27,13 +29,23 @@ class MaskCache:
         fingerprint: The split's content digest; another content finds another folder.
         folder: Where caches live.
         device: Where to estimate.
+        workers: Processes that decode.
     """
 
-    def __init__(self, split: Split, fingerprint: str, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        split: Split,
+        fingerprint: str,
+        folder: Path,
+        device: torch.device,
+        workers: int = 0,
+    ) -> None:
         self._split = split
         self._device = device
-        name = f"{split.name}-{split.part}-{fingerprint[:16]}-v{VERSION}"
-        self._folder = make_folder(folder / name)
+        self._workers = workers
+        estimator = f"{device.type}-{estimator_fingerprint()[:8]}"
+        self._folder = folder / f"{split.name[:60]}-{split.part}-{fingerprint[:16]}-{estimator}"
+        remove_unfinished(make_folder(self._folder))
 
     def missing(self, start: int, stop: int) -> int:
         """How many samples of a range (and of the blocks it touches) are yet to be estimated."""
@@ -89,10 +101,22 @@ class MaskCache:
 
     def _estimate(self, block: int, progress: Callable[[int], object]) -> None:
         rows = []
-        for batch in iterate(self._split, self._range(block), batch_size=_BATCH):
+        for batch in iterate(
+            self._split, self._range(block), batch_size=_BATCH, workers=self._workers
+        ):
             masks = estimate_masks(batch.images.to(self._device)).variants
             rows.append(np.packbits(masks.flatten(1).cpu().numpy(), axis=1))
             progress(len(batch))
         buffer = io.BytesIO()
         np.save(buffer, np.concatenate(rows), allow_pickle=False)
+        make_folder(self._folder)  # somebody may have emptied the cache meanwhile
         write_atomically(self._path(block), buffer.getvalue())
+
+
+@cache
+def estimator_fingerprint() -> str:
+    """A digest of the estimator's code: another estimator never reads this one's masks."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -14,7 +14,6 @@ from torch import Tensor
 from audit.masks.barrier import barrier_saliency
 from audit.masks.colour import rgb_to_lab
 
-VERSION = 1
 WORKING_SIZE = 32
 VARIANTS = ("default", "ellipse_small", "ellipse_large", "ellipse_only", "barrier_only")
 

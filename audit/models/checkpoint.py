@@ -21,6 +21,8 @@ from audit.errors import ModelError
 HEADER = "audit"
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+# A zip archive, or a pickle of protocol 2 and up.
+_TORCH_MAGIC = (b"PK", b"\x80")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
@@ -54,8 +56,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ModelError: If the file is absent, truncated, holds code, or no state dict.
     """
     if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(
-            f"the checkpoint {path} does not exist", remedy="check the path after --checkpoint"
+            f"the checkpoint {path} {problem}", remedy="check the path after --checkpoint"
         )
     try:
         content = path.read_bytes()
@@ -65,7 +68,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         tensors, about = _read_safetensors(path)
     else:
-        tensors = _read_torch(path)
+        tensors = _read_torch(path, content)
     return Checkpoint(
         path=path,
         tensors=_without_prefixes(tensors),
@@ -143,7 +146,15 @@ def _parsed(text: str) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path, raw: bytes) -> dict[str, Tensor]:
+    if not raw.startswith(_TORCH_MAGIC):
+        raise _not_a_checkpoint(path, f"a file that begins with {raw[:12]!r}")
+    if raw.startswith(b"PK") and b"/constants.pkl" in raw:
+        raise ModelError(
+            f"{path} is a TorchScript program",
+            expected="a state dict of tensors",
+            remedy="save one with torch.save(model.state_dict(), FILE)",
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of unusual pickle protocols
@@ -180,7 +191,11 @@ def _find_state_dict(content: object, path: Path) -> dict[str, Tensor]:
         for key in _WRAPPERS:
             if isinstance(content.get(key), Mapping):
                 return _find_state_dict(content[key], path)
-        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+        tensors = {
+            str(k): v
+            for k, v in content.items()
+            if isinstance(v, Tensor) and v.layout == torch.strided
+        }
         if tensors and len(tensors) == len(content):
             return tensors
     found = type(content).__name__

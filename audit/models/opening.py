@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from audit.errors import ModelError
@@ -41,6 +41,8 @@ class Classifier:
 
 def shipped_weights(dataset: str, architecture: str) -> Path | None:
     """The weights that come with the audit for a dataset, if there are any."""
+    if not dataset.isalnum():
+        return None
     file = WEIGHTS / f"{dataset}-{architecture}" / "model.safetensors"
     return file if file.is_file() else None
 
@@ -60,7 +62,7 @@ def open_classifier(
         architecture: ``cnn``, ``cnn-se`` or ``resnet20``; ``None`` takes what the checkpoint
             says of itself, else ``cnn``.
         checkpoint: Weights; ``None`` takes those that come with the audit for ``dataset``.
-        dataset: The dataset's name.
+        dataset: The dataset as the user names it.
         classes: The split's class names.
         mean: Overrides the checkpoint's.
         std: Overrides the checkpoint's.
@@ -133,10 +135,17 @@ def _triple(value: object, key: str, checkpoint: Checkpoint) -> Triple:
             remedy="give the training's constants; ImageNet's are "
             "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225",
         )
-    numbers = torch.as_tensor(value, dtype=torch.float64).tolist()
-    if not isinstance(numbers, list) or len(numbers) != 3 or (key == "std" and min(numbers) <= 0):
-        raise ModelError(f"{key} needs three numbers" + (" above 0" if key == "std" else ""))
-    return numbers[0], numbers[1], numbers[2]
+    numbers = list(value) if isinstance(value, (list, tuple)) else []
+    least = 0.0 if key == "std" else -math.inf
+    if len(numbers) != 3 or not all(
+        isinstance(n, (int, float)) and math.isfinite(n) and n > least for n in numbers
+    ):
+        raise ModelError(
+            f"the {key} of the normalisation is not valid",
+            expected="three finite numbers" + (" above 0" if key == "std" else ""),
+            found=repr(value),
+        )
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
 
 
 __all__ = ["ARCHITECTURES", "Classifier", "open_classifier", "shipped_weights"]

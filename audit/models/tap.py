@@ -59,8 +59,8 @@ def cut(model: nn.Module, image_size: tuple[int, int]) -> Cut:
     traced = _trace(model)
     try:
         with torch.no_grad():
-            ShapeProp(traced).propagate(probe)
             expected = model(probe)
+            ShapeProp(traced).propagate(probe)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"the model does not run on {image_size[0]}×{image_size[1]} images",

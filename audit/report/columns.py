@@ -30,10 +30,7 @@ def as_markdown() -> str:
     """
     parts = []
     for name, columns in TABLES.items():
-        rows = [
-            f"| `{c.name}` | {_type(c.type)} | {c.meaning} | {c.range} | {c.null_when or 'never'} |"
-            for c in columns
-        ]
+        rows = ["| " + " | ".join(_cells(column)) + " |" for column in columns]
         header = "| column | type | meaning | range | null when |\n| --- | --- | --- | --- | --- |"
         parts.append(f"### `{name}`\n\n{header}\n" + "\n".join(rows))
     return "\n\n".join(parts)
@@ -44,6 +41,11 @@ def refresh(text: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{as_markdown()}\n{END}{after}"
+
+
+def _cells(column: Column) -> list[str]:
+    texts = (column.meaning, column.range, column.null_when or "never")
+    return [f"`{column.name}`", _type(column.type), *(t.replace("|", "\\|") for t in texts)]
 
 
 def _type(kind: pa.DataType) -> str:

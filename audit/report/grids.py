@@ -76,6 +76,8 @@ class Grids:
         for name, content in self.sheets():
             write_atomically(folder / "grids" / name, content)
             names.append(f"grids/{name}")
+        for stale in set((folder / "grids").glob("*.png")) - {folder / name for name in names}:
+            stale.unlink()
         return names
 
     def sheets(self) -> Iterator[tuple[str, bytes]]:

@@ -44,6 +44,7 @@ def write_page(
         first=[row for row in ranked.to_dict("records") if pd.notna(row["transplant_rate"])][
             :_PLACES_SHOWN
         ],
+        explained={"predicted": "predicted", "label": "labelled"}[facts["config"]["target"]],
         typical=ranked["transplant_rate"].median(),
         sections=[
             {"title": HEADINGS[name], "meaning": SPLIT_MEANING[name], "file": f"grids/{name}.png"}

@@ -47,11 +47,17 @@ def summarise(run: AuditRun, seconds: float) -> str:
 def _line(place: int, row: pd.Series) -> str:
     interval = f"{percent(row['transplant_rate_low'])} to {percent(row['transplant_rate_high'])}"
     return (
-        f"{place}. {row['label_name']}: transplant rate {percent(row['transplant_rate'])} "
+        f"{place}. {_one_line(row['label_name'])}: "
+        f"transplant rate {percent(row['transplant_rate'])} "
         f"(95 % interval {interval}), heatmap on background "
         f"{percent(row['background_share'])}, accuracy {percent(row['accuracy'])}, "
         f"n = {row['n']:,}"
     )
+
+
+def _one_line(name: object) -> str:
+    """A class name for a terminal: no control characters."""
+    return "".join(c if c.isprintable() else "�" for c in str(name))
 
 
 def _bad(statuses: dict[str, int]) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audit.data import Batch, Split, iterate
+from audit.data import Batch, Split
+from audit.data.loader import chunks, fetch
 from audit.masks import MaskCache, agreement, enlarge
 from audit.run.rows import build_table
 from audit.run.store import Shard
@@ -61,26 +63,34 @@ class Auditor:
     batch_size: int
     workers: int = 0
 
-    def run_shard(
-        self, shard: Shard, progress: Callable[[int], object]
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        """Compute one shard.
+    def run_shards(
+        self, shards: Sequence[Shard], progress: Callable[[int], object]
+    ) -> Iterator[tuple[Shard, pa.Table, dict[str, Any]]]:
+        """Compute shards one after the other, reading ahead over their borders.
+
+        A shard's batches are the same whichever other shards are computed beside it.
 
         Args:
-            shard: Which range of the split.
+            shards: Which ranges of the split.
             progress: Is told how many samples were done.
 
-        Returns:
-            Its rows, and the summary for the sidecar: how often each status occurs, and the pixel
-            histogram.
+        Yields:
+            Each shard with its rows and the summary for its sidecar: how often each status
+            occurs, and the pixel histogram.
         """
-        rows = _Rows()
-        for masked in self.batches(range(shard.start, shard.stop)):
-            output = self.step(
-                masked.images, masked.labels, masked.mask, masked.given, masked.index
-            )
-            rows.add(masked, output.columns, output.histogram)
-            progress(len(masked.batch))
+        planned = [chunks(range(s.start, s.stop), self.batch_size) for s in shards]
+        batches = self._fetch([batch for of_shard in planned for batch in of_shard])
+        for shard, of_shard in zip(shards, planned, strict=True):
+            rows = _Rows()
+            for masked in itertools.islice(batches, len(of_shard)):
+                output = self.step(
+                    masked.images, masked.labels, masked.mask, masked.given, masked.index
+                )
+                rows.add(masked, output.columns, output.histogram)
+                progress(len(masked.batch))
+            yield shard, *self._finish(rows)
+
+    def _finish(self, rows: _Rows) -> tuple[pa.Table, dict[str, Any]]:
         arrays = rows.to_host()
         table = build_table(
             arrays,
@@ -93,12 +103,13 @@ class Auditor:
         assert rows.histogram is not None
         return table, {"statuses": dict(counts), "histogram": rows.histogram.tolist()}
 
-    def batches(self, indices: range | list[int]) -> Iterator[MaskedBatch]:
+    def batches(self, indices: Sequence[int]) -> Iterator[MaskedBatch]:
         """Fetch samples with their masks, on the device."""
+        return self._fetch(chunks(indices, self.batch_size))
+
+    def _fetch(self, batches: list[list[int]]) -> Iterator[MaskedBatch]:
         pin = self.device.type == "cuda"
-        for batch in iterate(
-            self.split, indices, batch_size=self.batch_size, workers=self.workers, pin=pin
-        ):
+        for batch in fetch(self.split, batches, workers=self.workers, pin=pin):
             mask, confidence = self._masks(batch)
             yield MaskedBatch(
                 batch=batch,

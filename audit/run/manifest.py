@@ -19,16 +19,21 @@ COMPLETE = "complete"
 
 # Libraries whose version can change a number.
 _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scipy")
-# The stages whose code decides what a row holds; pages and tables are redrawn at every run.
-_CODE_OF_ROWS = ("data", "masks", "models", "cam", "score", "run", "step.py")
+# The stages whose code decides what a row holds, and those that decide what is made of rows.
+CODE_OF_ROWS = ("data", "masks", "models", "cam", "score", "run", "step.py")
+CODE_OF_REPORTS = ("tables", "report", "job.py")
 
 
 @cache
-def code_fingerprint() -> str:
-    """A digest of the code that computes rows: rows of two versions are never mixed."""
+def code_fingerprint(places: tuple[str, ...] = CODE_OF_ROWS) -> str:
+    """A digest of some of the audit's code.
+
+    Args:
+        places: Modules and packages of the audit.
+    """
     package = Path(audit.__file__).parent
     digest = hashlib.sha256()
-    for place in _CODE_OF_ROWS:
+    for place in places:
         path = package / place
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(f"{file.relative_to(package)} {sha256_of(file)}\n".encode())

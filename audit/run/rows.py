@@ -96,7 +96,7 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            meaning="Mean overlap (IoU) of the estimated mask with its four variants.",
            null_when="the mask is the dataset's, or status is unreadable"),
     Column(name="object_area", type=_F32, range="[0, 1]", meaning="Share of the image that is "
-           "object, a.", null_when="there is no mask"),
+           "object, a.", null_when="there is no mask, or status is nonfinite"),
     Column(name="object_share", type=_F32, range="[0, 1]",
            meaning="Share of the map's positive mass on the object, R.", null_when=_NO_MAP),
     Column(name="background_share", type=_F32, range="[0, 1]",
@@ -108,7 +108,7 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            null_when=_NO_MAP),
     Column(name="kappa_res", type=_F32, range="≤ about 1; 0 = chance",
            meaning="(R − a)/(R* − a) with R* the best share that the grid allows.",
-           null_when=_NO_MAP + ", or the grid cannot resolve the object"),
+           null_when=_NO_MAP + ", or R* − a is not above .05 (the grid cannot resolve the object)"),
     Column(name="pointing_hit", type=_F32, range="[0, 1]",
            meaning="Whether the map's peak lies on the object within a tolerance (1 px up to "
            "64 px images, 15 px at 224); tied peaks count by fraction.", null_when=_NO_MAP),

@@ -125,5 +125,11 @@ class PartStore:
             )
         return [sidecar for sidecar in sidecars if sidecar is not None]
 
+    def names(self, shards: list[Shard]) -> list[str]:
+        """The files of these shards, relative to the run's folder."""
+        files = [file for s in shards for file in (self.part(s), self._sidecar(s))]
+        return [f"{self._folder.name}/{file.name}" for file in files]
+
     def _sidecar(self, shard: Shard) -> Path:
-        return self.part(shard).with_suffix(".json")
+        # Readers of a folder of Parquet files skip names that begin with an underscore.
+        return self._folder / f"_part-{shard.number:06d}.json"

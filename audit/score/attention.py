@@ -14,6 +14,9 @@ from torch import Tensor
 # border, and float32 breaks them one way or the other with the batch's size.
 TIED = 2e-6
 
+# Where the grid leaves less than this between chance and its best, it cannot resolve the object.
+LEAST_ROOM = 0.05
+
 # Histogram cells of a normalised map, for the pixel average precision of a whole split.
 HISTOGRAM_BINS = 256
 
@@ -77,13 +80,16 @@ def background_lift(share: Tensor, area: Tensor) -> Tensor:
     return _ratio(1 - share, 1 - area)
 
 
-def kappa(share: Tensor, area: Tensor, ceiling: Tensor | float = 1.0) -> Tensor:
+def kappa(
+    share: Tensor, area: Tensor, ceiling: Tensor | float = 1.0, *, least_room: float = 0.0
+) -> Tensor:
     """Chance-corrected object share.
 
     Args:
         share: Object share ``R``, N.
         area: Object area ``a``, N.
         ceiling: The best share that counts as 1: 1, or the grid's ceiling ``R*``.
+        least_room: NaN where the ceiling is no further than this above the area.
 
     Returns:
         ``(R − a) / (ceiling − a)``, N; 0 is a uniform map; NaN where the ceiling is the area.
@@ -92,7 +98,8 @@ def kappa(share: Tensor, area: Tensor, ceiling: Tensor | float = 1.0) -> Tensor:
         >>> kappa(torch.tensor([0.4]), torch.tensor([0.25]))
         tensor([0.2000])
     """
-    return _ratio(share - area, ceiling - area)
+    room = torch.as_tensor(ceiling - area)
+    return torch.where(room > least_room, (share - area) / room, torch.nan)
 
 
 def pointing_tolerance(image_side: int) -> int:

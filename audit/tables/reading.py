@@ -37,12 +37,12 @@ class AuditRun:
     @cached_property
     def classes(self) -> pd.DataFrame:
         """One row a class."""
-        return pd.read_parquet(self.path / "classes.parquet", dtype_backend="numpy_nullable")
+        return _read_table(self.path / "classes.parquet")
 
     @cached_property
     def confusion(self) -> pd.DataFrame:
         """One row for each pair of label and prediction that occurs."""
-        return pd.read_parquet(self.path / "confusion.parquet", dtype_backend="numpy_nullable")
+        return _read_table(self.path / "confusion.parquet")
 
     def heatmap(self, sample_id: str, *, target: str = "main") -> NDArray[np.float32]:
         """The map of one sample at image size, from the stored rows alone.
@@ -77,13 +77,18 @@ class AuditRun:
 def read_samples(folder: Path) -> pd.DataFrame:
     """The rows of all parts of a run, in the split's order."""
     parts = sorted((folder / "samples").glob("part-*.parquet"))
-    table = pq.ParquetDataset(parts).read()
+    # No partitioning: a folder above may be called something like lr=0.1.
+    table = pq.ParquetDataset(parts, partitioning=None).read()
     frame: pd.DataFrame = table.to_pandas()
     # Nullable integers and booleans; float columns keep NaN as their null.
     for name in ("label", "predicted", "target", "alt_target", "object_pred", "background_pred"):
         frame[name] = frame[name].astype("Int32")
     frame["correct"] = frame["correct"].astype("boolean")
     return frame
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    return pd.read_parquet(file, dtype_backend="numpy_nullable", partitioning=None)
 
 
 def enlarge_map(

@@ -39,14 +39,10 @@ def summarise_split(
     Returns:
         JSON-serialisable numbers.
     """
-    statuses: dict[str, int] = {}
-    for sidecar in sidecars:
-        for status, count in sidecar["statuses"].items():
-            statuses[status] = statuses.get(status, 0) + count
     histogram = np.sum([sidecar["histogram"] for sidecar in sidecars], axis=0)
     return {
         "samples": len(samples),
-        "statuses": statuses,
+        "statuses": count_statuses(sidecars),
         "accuracy": _mean(samples["correct"].dropna().astype(float)),
         "accuracy_macro": _mean(classes["accuracy"]),
         "background_share": _mean(samples["background_share"]),
@@ -55,6 +51,15 @@ def summarise_split(
         "mask_confidence": _mean(samples["mask_confidence"]),
         "pixel_average_precision": pixel_average_precision(histogram),
     }
+
+
+def count_statuses(sidecars: list[dict[str, Any]]) -> dict[str, int]:
+    """How many samples of all parts have each status."""
+    statuses: dict[str, int] = {}
+    for sidecar in sidecars:
+        for status, count in sidecar["statuses"].items():
+            statuses[status] = statuses.get(status, 0) + count
+    return statuses
 
 
 def pixel_average_precision(histogram: np.ndarray[Any, Any]) -> float | None:

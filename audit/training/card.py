@@ -13,11 +13,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import audit
-from audit.data import open_split
 from audit.files import write_atomically
 from audit.models.checkpoint import HEADER
 from audit.training.curves import draw_epochs, draw_iterations
-from audit.training.images import Labelled, TrainingImages, read_all
+from audit.training.images import Labelled, TrainingImages
 from audit.training.recipe import Recipe
 
 Stats = tuple[tuple[float, ...], tuple[float, ...]]
@@ -87,8 +86,10 @@ def _describe(
     recipe: Recipe, data: TrainingImages, model: nn.Module, stats: Stats, best_epoch: int
 ) -> dict[str, Any]:
     count = len(data.classes)
-    test = read_all(open_split(recipe.dataset, "test", root=recipe.data_roots[0]))
-    overall, per_class = accuracy_by_class(model, test, stats, count)
+    overall: float | None = None
+    per_class: list[float | None] = [None] * count
+    if data.test is not None:
+        overall, per_class = accuracy_by_class(model, data.test, stats, count)
     held = [accuracy_by_class(model, part, stats, count)[0] for part in data.held_out]
     settings = json.loads(recipe.model_dump_json(exclude={"data_roots"}))
     return {
@@ -103,8 +104,8 @@ def _describe(
         "best_epoch": best_epoch,
         "training_images": len(data.train),
         "copies_of_held_out_images_dropped": data.copies_dropped,
-        "test_images": len(test),
-        "test_accuracy": round(overall, 4),
+        "test_images": 0 if data.test is None else len(data.test),
+        "test_accuracy": None if overall is None else round(overall, 4),
         "test_accuracy_by_class": dict(zip(data.classes, per_class, strict=True)),
         "held_out_images": [len(part) for part in data.held_out],
         "held_out_accuracy": [round(value, 4) for value in held],
@@ -124,9 +125,14 @@ def _as_markdown(card: dict[str, Any]) -> str:
             zip(card["held_out_accuracy"], card["held_out_images"], strict=True)
         )
     )
+    headline = "There is no test split."
+    if card["test_accuracy"] is not None:
+        headline = (
+            f"**Test accuracy {card['test_accuracy']:.2%}** on {card['test_images']:,} images."
+        )
     return f"""# {card["architecture"]} for {card["dataset"]}
 
-**Test accuracy {card["test_accuracy"]:.2%}** on {card["test_images"]:,} images.
+{headline}
 Held out from training: {held}.
 
 | class | test accuracy |

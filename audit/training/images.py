@@ -40,6 +40,7 @@ class TrainingImages:
 
     Attributes:
         train: The images to train on.
+        test: The test split of the first root; ``None`` where it has none of its own.
         held_out: For each root, images that are never trained on.
         classes: Class names.
         image_size: Height and width.
@@ -47,6 +48,7 @@ class TrainingImages:
     """
 
     train: Labelled
+    test: Labelled | None
     held_out: tuple[Labelled, ...]
     classes: tuple[str, ...]
     image_size: tuple[int, int]
@@ -87,15 +89,34 @@ def load_training_images(recipe: Recipe) -> TrainingImages:
             )
         held_out.append(data.take(order[: recipe.hold_out]))
         kept.append(data.take(order[recipe.hold_out :]))
-    train = join(kept)
-    copies = find_copies(train.images, join(held_out).images)
+    joined = join(kept)
+    copies = find_copies(joined.images, join(held_out).images)
+    train = joined.take(~copies)
+    if len(train) < 2:
+        raise DataError(
+            "too few images are left to train on",
+            expected="at least 2",
+            found=f"{len(train)}, after leaving out {int(copies.sum())} copies of held-out images",
+        )
     return TrainingImages(
-        train=train.take(~copies),
+        train=train,
+        test=_test_images(recipe, splits[0]),
         held_out=tuple(held_out),
         classes=classes,
         image_size=splits[0].image_size,
         copies_dropped=int(copies.sum()),
     )
+
+
+def _test_images(recipe: Recipe, train: Split) -> Labelled | None:
+    """The test split, unless there is none or it is what we train on."""
+    try:
+        test = open_split(recipe.dataset, "test", root=recipe.data_roots[0])
+    except DataError:
+        return None
+    if test.classes != train.classes or test.fingerprint() == train.fingerprint():
+        return None
+    return read_all(test)
 
 
 def read_all(split: Split) -> Labelled:

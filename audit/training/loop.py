@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from audit.errors import AuditError, UsageError
-from audit.files import make_folder, write_atomically
+from audit.files import make_folder, remove_unfinished, write_atomically
 from audit.models.architectures import build
 from audit.training.card import write_results
 from audit.training.images import Labelled, TrainingImages, load_training_images
@@ -37,7 +37,13 @@ class Progress:
     epochs: list[dict[str, float]] = field(default_factory=list)
 
 
-def train(recipe: Recipe, out: Path, *, device: str = "cpu", quiet: bool = False) -> Path:
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
+    quiet: bool = False,
+) -> Path:
     """Train a classifier and write its weights, curves, tables and model card.
 
     A run that was interrupted goes on after its last whole epoch when it is started again with
@@ -46,7 +52,7 @@ def train(recipe: Recipe, out: Path, *, device: str = "cpu", quiet: bool = False
     Args:
         recipe: The settings.
         out: Folder of the results.
-        device: ``cpu``, ``cuda``, ….
+        device: Where to train.
         quiet: No progress bar.
 
     Returns:
@@ -55,7 +61,7 @@ def train(recipe: Recipe, out: Path, *, device: str = "cpu", quiet: bool = False
     Raises:
         AuditError: If the data or the folder cannot be used, or the loss is not finite.
     """
-    make_folder(out)
+    remove_unfinished(make_folder(out))
     data = load_training_images(recipe)
     trainer = Trainer(recipe, data, device)
     trainer.resume(out / _LAST)
@@ -87,9 +93,9 @@ class Trainer:
         device: Where to train.
     """
 
-    def __init__(self, recipe: Recipe, data: TrainingImages, device: str) -> None:
+    def __init__(self, recipe: Recipe, data: TrainingImages, device: torch.device) -> None:
         self.recipe = recipe
-        self.device = torch.device(device)
+        self.device = device
         self.progress = Progress()
         self._data = data
         torch.manual_seed(recipe.seed)
@@ -216,7 +222,7 @@ class Trainer:
         if not file.exists():
             return
         state: dict[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
-        if state["recipe"] != self.recipe.fingerprint():
+        if not isinstance(state, dict) or state.get("recipe") != self.recipe.fingerprint():
             raise UsageError(
                 f"{file.parent} holds an unfinished training with other settings",
                 remedy=f"name another folder with --out, or delete {file} to begin anew",

@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> AuditRun:
 def test_a_run_leaves_what_the_readme_says(run: AuditRun) -> None:
     found = {str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file()}
     expected = "manifest.json index.html classes.parquet confusion.parquet thumbs.parquet"
-    assert {*expected.split(), "samples/part-000000.parquet", "samples/part-000000.json"} <= found
+    assert {*expected.split(), "samples/part-000000.parquet", "samples/_part-000000.json"} <= found
     assert set(run.manifest["files"]) == found - {"manifest.json"}
     assert sum(name.startswith("grids/class-") for name in found) == 10
     assert sum(name.startswith("grids/channels-") for name in found) == 10

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from audit import run_audit
 from audit.run.rows import SAMPLE_COLUMNS
 from audit.tables import AuditRun
-from tests.conftest import real_data
+from tests.conftest import random_model, real_data
+from tests.data.making import image_folder
 
 # One step of half precision just below 1: a rounding that falls the other way.
 HALF_STEP = 2.0**-11
@@ -107,8 +110,56 @@ def test_a_damaged_part_is_found_and_mended(out: Path) -> None:
     damaged = bytearray(part.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     part.write_bytes(damaged)
-    (run.path / "samples" / "part-000002.json").unlink()
+    (run.path / "samples" / "_part-000002.json").unlink()
     untouched = run.path / "samples" / "part-000000.parquet"
     before = untouched.stat().st_mtime_ns
     assert digests(run_audit(**settings), "*.parquet") == expected
     assert untouched.stat().st_mtime_ns == before
+
+
+def test_tables_and_pictures_are_made_anew_when_their_code_changes(out: Path) -> None:
+    settings = {"dataset": "demo", "limit": 60, "out": out}
+    run = run_audit(**settings)
+    part = run.path / "samples" / "part-000000.parquet"
+    before = part.stat().st_mtime_ns
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    manifest["report_code"] = "of another version"
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    (run.path / "grids" / "stale.png").write_bytes(b"")
+    again = run_audit(**settings)
+    assert again.manifest["report_code"] == run.manifest["report_code"]
+    assert not (run.path / "grids" / "stale.png").exists()
+    assert part.stat().st_mtime_ns == before
+
+
+def test_worker_processes_change_nothing(tmp_path: Path) -> None:
+    image_folder(tmp_path / "images", {f"class-{k}": 4 for k in range(10)})
+    torch.save(random_model("cnn").state_dict(), tmp_path / "model.pth")
+    settings = {
+        "dataset": f"folder:{tmp_path}/images",
+        "checkpoint": tmp_path / "model.pth",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.2, 0.2, 0.2),
+        "shard_size": 15,
+    }
+    runs = [run_audit(**settings, workers=w, out=tmp_path / str(w)) for w in (0, 2)]
+    assert digests(runs[0], "*.parquet") == digests(runs[1], "*.parquet")
+
+
+@pytest.mark.parametrize("method", ["gradcam", "channels"])
+@pytest.mark.parametrize("target", ["predicted", "label"])
+def test_every_method_and_target_makes_a_run(method: str, target: str, out: Path) -> None:
+    run = run_audit(dataset="demo", limit=40, method=method, target=target, out=out)
+    assert run.samples["background_share"].notna().any()
+    if target == "label":
+        assert (run.samples["target"] == run.samples["label"]).all()
+
+
+def test_cam_on_a_pooled_linear_head(tmp_path: Path, out: Path) -> None:
+    torch.save(random_model("resnet20").state_dict(), tmp_path / "model.pth")
+    settings = {"dataset": "demo", "model": "resnet20", "limit": 40, "out": out}
+    settings |= {"checkpoint": tmp_path / "model.pth", "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    by_cam, by_hirescam = (run_audit(**settings, method=m) for m in ("cam", "hirescam"))
+    np.testing.assert_allclose(
+        by_cam.samples["background_share"], by_hirescam.samples["background_share"], atol=1e-5
+    )

@@ -76,7 +76,7 @@ def test_leaves_weights_that_open_curves_tables_and_a_card(root: Path, tmp_path:
 
 
 def test_other_settings_do_not_continue_a_run(root: Path, tmp_path: Path) -> None:
-    trainer = loop.Trainer(recipe(root), load_training_images(recipe(root)), "cpu")
+    trainer = loop.Trainer(recipe(root), load_training_images(recipe(root)), torch.device("cpu"))
     (tmp_path / "last.pt").write_bytes(trainer.snapshot())
     with pytest.raises(UsageError, match="other settings"):
         train(recipe(root, lr=0.5), tmp_path, quiet=True)
