@@ -7,8 +7,7 @@ import io
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from audit.config import NOT_IN_FINGERPRINT, AuditConfig, load_config
-from audit.data import Split, open_split
+from audit.config import AuditConfig, load_config
 from audit.data.loader import workers_for
-from audit.devices import pick_device
-from audit.errors import AuditError, ModelError, OutputError, TooManyBadSamples, UsageError
-from audit.files import make_folder, remove_unfinished, write_atomically
+from audit.errors import AuditError, OutputError, TooManyBadSamples
+from audit.files import remove_unfinished, write_atomically
+from audit.inputs import Opened, open_inputs
 from audit.masks import MaskCache
-from audit.models import Classifier, Cut, cut, open_classifier
 from audit.report.grids import Grids
 from audit.report.page import write_page
 from audit.report.selection import choose_samples
@@ -38,7 +35,6 @@ from audit.run.manifest import (
     NAME,
     checksums,
     code_fingerprint,
-    fingerprint_of,
     read_manifest,
     versions,
     write_manifest,
@@ -56,26 +52,6 @@ BAD_STATUSES = ("unreadable", "nonfinite", "mask_missing", "mask_mismatch", "bad
 _LARGEST_BATCH = 256
 # Pixels of a batch: 256 images of 64×64, 16 of 224×224.
 _BATCH_PIXELS = 256 * 64 * 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """Everything that a run reads, opened and checked."""
-
-    config: AuditConfig
-    split: Split
-    classifier: Classifier
-    parts: Cut
-    masks: str
-    device: torch.device
-    data_fingerprint: str
-    fingerprint: str
-    folder: Path
-
-    @property
-    def run_id(self) -> str:
-        """The run's name: equal settings on equal data give the same."""
-        return self.folder.name
 
 
 def run_audit(config: AuditConfig | None = None, **settings: Any) -> AuditRun:
@@ -100,84 +76,13 @@ def run_audit(config: AuditConfig | None = None, **settings: Any) -> AuditRun:
     """
     if config is not None and settings:
         raise TypeError("give the settings either as config or by name, not both")
-    opened = _open(config or load_config(None, settings))
+    opened = open_inputs(config or load_config(None, settings))
     with _sole_writer(opened.folder):
         manifest = read_manifest(opened.folder)
         if manifest is None or manifest.get("report_code") != code_fingerprint(CODE_OF_REPORTS):
             manifest = _compute(opened)
         _refuse_bad_data(manifest["totals"]["statuses"], opened)
     return AuditRun(opened.folder, manifest)
-
-
-def _open(config: AuditConfig) -> Opened:
-    split = open_split(
-        config.dataset,
-        config.split,
-        root=config.data_root,
-        mask_root=config.mask_root,
-        image_size=config.image_size,
-        limit=config.limit,
-        download=config.download,
-    )
-    classifier = open_classifier(
-        config.model,
-        config.checkpoint,
-        dataset=config.dataset,
-        classes=split.classes,
-        mean=config.mean,
-        std=config.std,
-    )
-    parts = cut(classifier.module, split.image_size)
-    if config.method == "cam" and parts.linear is None:
-        raise ModelError(
-            f"the method cam does not fit '{classifier.architecture}'",
-            expected="global average pooling and one linear layer after the target layer",
-            found="another head",
-            remedy="use --method hirescam, which equals cam where cam applies",
-        )
-    masks = _mask_source(config.masks, config.dataset, split)
-    device = pick_device(config.device)
-    data_fingerprint = split.fingerprint()
-    fingerprint = fingerprint_of(
-        config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
-        | {
-            "data": data_fingerprint,
-            "weights": classifier.sha256,
-            "architecture": classifier.architecture,
-            "mean": classifier.mean,
-            "std": classifier.std,
-            "masks": masks,
-            "code": code_fingerprint(),
-            "schema": SCHEMA_VERSION,
-            "device": device.type,
-            "torch": torch.__version__,
-        }
-    )
-    folder = config.out / split.name / classifier.architecture / fingerprint[:12]
-    return Opened(
-        config=config,
-        split=split,
-        classifier=classifier,
-        parts=parts,
-        masks=masks,
-        device=device,
-        data_fingerprint=data_fingerprint,
-        fingerprint=fingerprint,
-        folder=make_folder(folder),
-    )
-
-
-def _mask_source(wanted: str, dataset: str, split: Split) -> str:
-    if wanted == "dataset" and not split.has_masks:
-        raise UsageError(
-            f"{split.name} has no object masks",
-            expected="a dataset with masks for --masks dataset",
-            remedy="use --masks estimated"
-            + (", or give a folder of masks with --mask-root" if ":" in dataset else ""),
-        )
-    if wanted == "auto":
-        return "dataset" if split.has_masks else "estimated"
-    return wanted
 
 
 @contextmanager
@@ -265,10 +170,10 @@ def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], open
     if auditor.estimated is not None and (todo := auditor.estimated.missing(0, total)):
         with Progress("masks", total, total - todo) as progress:
             auditor.estimated.fill(0, total, progress)
-    auditor.choose_donors(opened.config.seed)
     done = total - sum(map(len, missing))
-    with Progress("audit", total, done) as progress:
+    with Progress("audit", total, done) as progress, _full_precision():
         try:
+            auditor.choose_donors(opened.config.seed)
             for shard, table, summary in auditor.run_shards(missing, progress):
                 store.write(shard, table, summary)
         except torch.OutOfMemoryError as error:
@@ -277,6 +182,13 @@ def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], open
                 f"images of {opened.split.image_size[0]}×{opened.split.image_size[1]} at a time",
                 remedy="give a smaller --batch-size",
             ) from error
+
+
+def _full_precision() -> AbstractContextManager[None]:
+    """The same float32 results at every run, on GPUs too."""
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
 
 
 def _refuse_bad_data(statuses: dict[str, int], opened: Opened) -> None:

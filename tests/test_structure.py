@@ -13,7 +13,7 @@ PACKAGE = Path(audit.__file__).parent
 # From the first room to the last; a module may import its own room and those before it.
 ROOMS = (
     "errors", "config", "files", "devices", "data", "masks", "models", "training", "cam", "score",
-    "step", "run", "tables", "report", "job", "cli",
+    "step", "run", "tables", "report", "inputs", "job", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}
 

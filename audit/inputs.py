@@ -1,0 +1,119 @@
+"""Everything that a run reads, opened and checked, and the name that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from audit.config import NOT_IN_FINGERPRINT, AuditConfig
+from audit.data import Split, open_split
+from audit.devices import pick_device
+from audit.errors import ModelError, UsageError
+from audit.files import make_folder
+from audit.models import Classifier, Cut, cut, open_classifier
+from audit.run.manifest import code_fingerprint, fingerprint_of
+from audit.run.rows import SCHEMA_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Everything that a run reads, opened and checked."""
+
+    config: AuditConfig
+    split: Split
+    classifier: Classifier
+    parts: Cut
+    masks: str
+    device: torch.device
+    data_fingerprint: str
+    fingerprint: str
+    folder: Path
+
+    @property
+    def run_id(self) -> str:
+        """The run's name: equal settings on equal data give the same."""
+        return self.folder.name
+
+
+def open_inputs(config: AuditConfig) -> Opened:
+    """Open the split and the classifier, and settle what the run is called.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        What the run reads; its folder exists.
+
+    Raises:
+        AuditError: If the split, the weights or the device cannot be used.
+    """
+    split = open_split(
+        config.dataset,
+        config.split,
+        root=config.data_root,
+        mask_root=config.mask_root,
+        image_size=config.image_size,
+        limit=config.limit,
+        download=config.download,
+    )
+    classifier = open_classifier(
+        config.model,
+        config.checkpoint,
+        dataset=config.dataset,
+        classes=split.classes,
+        mean=config.mean,
+        std=config.std,
+    )
+    parts = cut(classifier.module, split.image_size)
+    if config.method == "cam" and parts.linear is None:
+        raise ModelError(
+            f"the method cam does not fit '{classifier.architecture}'",
+            expected="global average pooling and one linear layer after the target layer",
+            found="another head",
+            remedy="use --method hirescam, which equals cam where cam applies",
+        )
+    masks = _mask_source(config.masks, config.dataset, split)
+    device = pick_device(config.device)
+    data_fingerprint = split.fingerprint()
+    fingerprint = fingerprint_of(
+        config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
+        | {
+            "data": data_fingerprint,
+            "weights": classifier.sha256,
+            "architecture": classifier.architecture,
+            "mean": classifier.mean,
+            "std": classifier.std,
+            "masks": masks,
+            "code": code_fingerprint(),
+            "schema": SCHEMA_VERSION,
+            "device": device.type,
+            "torch": torch.__version__,
+        }
+    )
+    folder = config.out / split.name / classifier.architecture / fingerprint[:12]
+    return Opened(
+        config=config,
+        split=split,
+        classifier=classifier,
+        parts=parts,
+        masks=masks,
+        device=device,
+        data_fingerprint=data_fingerprint,
+        fingerprint=fingerprint,
+        folder=make_folder(folder),
+    )
+
+
+def _mask_source(wanted: str, dataset: str, split: Split) -> str:
+    if wanted == "dataset" and not split.has_masks:
+        raise UsageError(
+            f"{split.name} has no object masks",
+            expected="a dataset with masks for --masks dataset",
+            remedy="use --masks estimated"
+            + (", or give a folder of masks with --mask-root" if ":" in dataset else ""),
+        )
+    if wanted == "auto":
+        return "dataset" if split.has_masks else "estimated"
+    return wanted

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from audit.data import LimitedSplit, iterate, open_split
+from audit.data.decode import UnreadableImage, decode_mask, decode_rgb
+from audit.data.demo import open_demo
+from audit.errors import DataError
+from tests.conftest import CIFAR10
+from tests.data.making import hub_parquet, image_folder, png
+
+
+def test_demo_is_the_same_every_time_and_says_what_is_planted() -> None:
+    split = open_demo("test")
+    again = open_demo.__wrapped__("test")
+    assert split.fingerprint() == again.fingerprint() != open_demo("train").fingerprint()
+    assert split.facts["planted_classes"] == ["three", "eight"]
+    assert split.masks is not None
+    assert set(split.masks.unique().tolist()) == {0, 1}
+    assert len(set(split.sample_ids)) == len(split) == 797
+    area = split.masks.float().mean(dim=(1, 2))
+    assert 0.05 < area.min()
+    assert area.max() < 0.6
+
+
+def test_demo_shows_no_digit_in_both_parts() -> None:
+    digits = [{i[-4:] for i in open_demo(part).sample_ids} for part in ("train", "test")]
+    assert not digits[0] & digits[1]
+
+
+def test_demo_masks_hold_the_digit_and_not_the_texture() -> None:
+    """The outline has one colour: inside the mask an image varies less than the textures do."""
+    split = open_demo("test")
+    assert split.masks is not None
+    other = open_demo.__wrapped__("test", seed=5)
+    same_digit = (split.images.float() - other.images.float()).abs().mean(dim=1)
+    assert same_digit.mean() > 30  # other backgrounds, colours and places
+
+
+@pytest.mark.parametrize("place", ["", "cifar10", "plain_text", "data"])
+def test_hub_layout_is_found_in_the_usual_places(place: str, tmp_path: Path) -> None:
+    images = [png(n) for n in range(5)]
+    hub_parquet(tmp_path / place / "test-00000-of-00001.parquet", images, [0, 1, 2, 9, 3], [*CIFAR10])
+    split = open_split("cifar10", root=tmp_path)
+    batch = split.__getitems__([4, 0])
+    assert split.classes == CIFAR10
+    assert batch.labels.tolist() == [3, 0]
+    assert batch.sample_id == ["test-000004", "test-000000"]
+    expected = np.asarray(Image.open(io.BytesIO(images[4])))
+    assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_bad_rows_get_a_status(tmp_path: Path) -> None:
+    images = [png(0), b"not an image", b"", png(1)[:200], png(2, (16, 16)), png(3)]
+    hub_parquet(tmp_path / "test-0.parquet", images, [0, 1, 2, 3, 4, 77], [*CIFAR10])
+    batch = open_split("cifar10", root=tmp_path).__getitems__(range(6))
+    assert batch.status == ["ok", *["unreadable"] * 4, "bad_label"]
+    assert batch.labels.tolist() == [0, 1, 2, 3, 4, -1]
+    assert batch.images[1].sum() == 0
+
+
+def test_absent_cifar_names_both_remedies(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        open_split("cifar10", root=tmp_path / "nowhere")
+    for words in ("cifar-10-batches-py/", "test-*.parquet", "--data-root", "--download"):
+        assert words in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_folder_with_masks(tmp_path: Path) -> None:
+    image_folder(tmp_path / "images", {"b": 2, "a": 3}, masks=tmp_path / "masks", size=64)
+    split = open_split(f"folder:{tmp_path}/images", mask_root=tmp_path / "masks", image_size=32)
+    batch = split.__getitems__(range(5))
+    assert split.classes == ("a", "b")
+    assert batch.labels.tolist() == [0, 0, 0, 1, 1]
+    assert batch.sample_id[3] == "b/000.png"
+    assert batch.status == ["ok"] * 5
+    assert batch.object_mask is not None
+    expected = torch.zeros(32, 32)
+    expected[8:16, 8:24] = 1
+    assert (batch.object_mask[0] - expected).abs().mean() < 0.05
+    assert ((batch.object_mask[0] > 0.5).float() == expected).all()
+
+
+def test_image_and_mask_keep_one_geometry(tmp_path: Path) -> None:
+    """An image that is its own mask stays equal to it through resize and crop."""
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    (tmp_path / "masks" / "a").mkdir(parents=True)
+    shape = np.zeros((90, 140), np.uint8)
+    shape[20:60, 50:100] = 255
+    Image.fromarray(shape).convert("RGB").save(tmp_path / "images" / "a" / "x.png")
+    Image.fromarray(shape).save(tmp_path / "masks" / "a" / "x.png")
+    split = open_split(f"folder:{tmp_path}/images", mask_root=tmp_path / "masks", image_size=48)
+    batch = split.__getitems__([0])
+    assert batch.object_mask is not None
+    difference = batch.images[0, 0].float() / 255 - batch.object_mask[0]
+    assert difference.abs().max() <= 1.5 / 255
+
+
+def test_folder_samples_that_cannot_be_used_get_a_status(tmp_path: Path) -> None:
+    image_folder(tmp_path / "i", {"a": 5}, masks=tmp_path / "m")
+    (tmp_path / "i" / "a" / "001.png").write_bytes(b"broken")
+    (tmp_path / "m" / "a" / "002.png").unlink()
+    (tmp_path / "m" / "a" / "003.png").write_bytes(b"broken")
+    (tmp_path / "m" / "a" / "004.png").write_bytes(png(0, (32, 31)))
+    split = open_split(f"folder:{tmp_path}/i", mask_root=tmp_path / "m")
+    assert split.__getitems__(range(5)).status == [
+        "ok", "unreadable", "mask_missing", "mask_missing", "mask_mismatch",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("imagenet", "unknown dataset 'imagenet'"),
+        ("folder:", "unknown dataset 'folder:'"),
+        ("folder:{tmp}/absent", "does not exist"),
+        ("folder:{tmp}/flat", "holds no classes"),
+        ("folder:{tmp}/empty", "is empty"),
+    ],
+)
+def test_datasets_that_cannot_be_opened(dataset: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    with pytest.raises(DataError, match=message):
+        open_split(dataset.format(tmp=tmp_path))
+
+
+def test_limit_keeps_every_class_of_a_sorted_split(tmp_path: Path) -> None:
+    image_folder(tmp_path / "i", {"a": 4, "b": 4, "c": 4})
+    whole = open_split(f"folder:{tmp_path}/i")
+    few = LimitedSplit(whole, 3)
+    assert few.__getitems__(range(3)).labels.tolist() == [0, 1, 2]
+    assert few.fingerprint() != whole.fingerprint()
+
+
+def test_fingerprint_follows_the_content_not_the_place(tmp_path: Path) -> None:
+    image_folder(tmp_path / "one", {"a": 2})
+    image_folder(tmp_path / "two", {"a": 2})
+    prints = [open_split(f"folder:{tmp_path}/{n}").fingerprint() for n in ("one", "two")]
+    assert prints[0] == prints[1]
+    (tmp_path / "two" / "a" / "000.png").write_bytes(png(9))
+    assert open_split(f"folder:{tmp_path}/two").fingerprint() != prints[0]
+
+
+def test_worker_processes_give_the_same_batches(tmp_path: Path) -> None:
+    image_folder(tmp_path / "i", {"a": 5, "b": 6})
+    split = open_split(f"folder:{tmp_path}/i")
+    alone = list(iterate(split, range(11), batch_size=3))
+    shared = list(iterate(split, range(11), batch_size=3, workers=2))
+    assert [b.sample_id for b in alone] == [b.sample_id for b in shared]
+    for one, other in zip(alone, shared, strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def encoded(image: Image.Image, form: str, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **settings)
+    return buffer.getvalue()
+
+
+def test_every_usual_format_decodes_to_rgb() -> None:
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    images = {
+        "grey": encoded(grey, "PNG"),
+        "palette": encoded(grey.convert("P"), "PNG"),
+        "alpha": encoded(grey.convert("RGBA"), "PNG"),
+        "16 bit": encoded(Image.fromarray(np.full((8, 8), 40000, np.uint16)), "PNG"),
+        "cmyk": encoded(grey.convert("CMYK"), "JPEG"),
+        "bmp": encoded(grey.convert("RGB"), "BMP"),
+        "webp": encoded(grey.convert("RGB"), "WEBP"),
+        "gif": encoded(grey, "GIF"),
+    }
+    for name, data in images.items():
+        decoded = decode_rgb(data)
+        assert decoded.shape == (3, 8, 8), name
+        assert decoded.dtype == torch.uint8, name
+    assert decode_rgb(images["16 bit"])[0, 0, 0] == 40000 >> 8
+
+
+def test_a_truncated_jpeg_is_not_half_an_image() -> None:
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), "JPEG")
+    assert decode_rgb(whole).shape == (3, 64, 64)
+    with pytest.raises(UnreadableImage):
+        decode_rgb(whole[: len(whole) // 2])
+
+
+def test_rotated_by_exif() -> None:
+    image = Image.new("RGB", (8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_rgb(encoded(image, "JPEG", exif=exif)).shape == (3, 8, 4)
+
+
+def test_masks_of_every_usual_kind() -> None:
+    shape = np.zeros((6, 6), np.uint8)
+    shape[2:4, 2:5] = 1
+    expected = torch.from_numpy(shape).float()
+    kinds = {
+        "0/1": Image.fromarray(shape),
+        "0/255": Image.fromarray(shape * 255),
+        "bits": Image.fromarray(shape > 0),
+        "16 bit": Image.fromarray(shape.astype(np.uint16) * 65535),
+        "palette": Image.fromarray(shape).convert("P"),
+        "rgb": Image.fromarray(np.repeat(shape[..., None] * 255, 3, axis=2)),
+    }
+    for name, image in kinds.items():
+        torch.testing.assert_close(decode_mask(encoded(image, "PNG")), expected, msg=name)
+    assert decode_mask(encoded(Image.new("L", (4, 4)), "PNG")).sum() == 0
+
+
+def test_no_flipped_bit_ends_the_process() -> None:
+    """Every damaged file is an image or unreadable; torchvision's PNG decoder would crash here."""
+    rng = np.random.default_rng(0)
+    for form in ("PNG", "JPEG"):
+        whole = encoded(Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)), form)
+        for _ in range(200):
+            damaged = bytearray(whole)
+            damaged[rng.integers(8, len(whole))] ^= 1 << rng.integers(8)
+            try:
+                assert decode_rgb(bytes(damaged)).shape[0] == 3
+            except UnreadableImage:
+                pass
+
+
+def test_data_after_the_end_of_a_jpeg_is_no_damage() -> None:
+    whole = encoded(Image.new("RGB", (16, 16), (200, 30, 30)), "JPEG")
+    assert torch.equal(decode_rgb(whole + b"motion" * 1000), decode_rgb(whole))
+
+
+def test_a_limit_beyond_the_end_keeps_every_sample_once() -> None:
+    whole = open_demo("test")
+    every = LimitedSplit(whole, 2000)
+    assert len(every) == 797
+    assert every.__getitems__(range(797)).sample_id == list(whole.sample_ids)
+    assert LimitedSplit(whole, 400).fingerprint() != LimitedSplit(whole, 399).fingerprint()
+
+
+def test_a_folder_of_splits_is_not_a_folder_of_classes(tmp_path: Path) -> None:
+    image_folder(tmp_path / "train", {"a": 1})
+    image_folder(tmp_path / "val", {"a": 1})
+    with pytest.raises(DataError, match="no split named 'test'"):
+        open_split(f"folder:{tmp_path}")
+    assert open_split(f"folder:{tmp_path}", "val").classes == ("a",)
+
+
+def test_images_are_not_taken_for_their_masks(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 1})
+    with pytest.raises(DataError, match="not their masks"):
+        open_split(f"folder:{tmp_path}", mask_root=tmp_path)
+
+
+def test_hidden_folders_are_no_classes_and_names_need_not_be_utf8(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 1, ".ipynb_checkpoints": 1})
+    (tmp_path / "a" / "000.png").rename(tmp_path / "a" / b"caf\xe9.png".decode(errors="surrogateescape"))
+    split = open_split(f"folder:{tmp_path}")
+    assert split.classes == ("a",)
+    assert split.__getitems__([0]).sample_id == ["a/caf\\xe9.png"]
+    assert len(split.fingerprint()) == 64
+
+
+def test_hub_files_without_metadata_keep_the_usual_names(tmp_path: Path) -> None:
+    hub_parquet(tmp_path / "test-0.parquet", [png(0)], [3], [*CIFAR10])
+    table = pq.read_table(tmp_path / "test-0.parquet").replace_schema_metadata(None)
+    pq.write_table(table, tmp_path / "test-0.parquet")
+    assert open_split("cifar10", root=tmp_path).classes == CIFAR10
+
+
+def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
+    for number, table in enumerate(
+        [
+            pa.table({"img": [b"x"], "label": [1]}),
+            pa.table({"img": [{"path": "x"}], "label": [1]}),
+            pa.table({"img": [{"bytes": b"x"}], "label": ["cat"]}),
+            pa.table({"x": [1]}),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        pq.write_table(table, tmp_path / str(number) / "test-0.parquet")
+        with pytest.raises(DataError, match="not an image dataset"):
+            open_split("cifar10", root=tmp_path / str(number))
+    (tmp_path / "0" / "test-0.parquet").write_bytes(b"PAR1 nonsense PAR1")
+    with pytest.raises(DataError, match="cannot be read"):
+        open_split("cifar10", root=tmp_path / "0")
