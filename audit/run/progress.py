@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -25,8 +26,18 @@ class Progress:
         self._total = total
         self._done = self._before = done
         self._started = self._said = time.monotonic()
+        size = shutil.get_terminal_size()
         self._bar = (
-            tqdm(total=total, initial=done, desc=what, unit=" images", smoothing=0.1)
+            tqdm(
+                total=total,
+                initial=done,
+                desc=what,
+                unit=" images",
+                smoothing=0.1,
+                # Some terminals say they have no size; tqdm would then draw nothing.
+                ncols=size.columns,
+                nrows=size.lines,
+            )
             if sys.stderr.isatty()
             else None
         )

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+import pty
+import sys
+
+import pytest
+
+from audit.run.progress import Progress
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = pty.openpty()  # a terminal that says it has no columns
+    with os.fdopen(writer, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress("audit", 100, done=20) as progress:
+            progress(30)
+            assert progress._bar is not None
+            progress._bar.refresh()
+    shown = os.read(reader, 10_000).decode()
+    os.close(reader)
+    assert "50/100" in shown
+    assert "images/s" in shown
+    assert "<" in shown  # elapsed<left
+
+
+def test_a_log_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("masks", 1000) as progress:
+        progress(1000)
+    assert "masks: 1,000/1,000 images" in capsys.readouterr().err
+    with pytest.raises(RuntimeError), Progress("masks", 1000):
+        raise RuntimeError
+    assert capsys.readouterr().err == "", "a failed stage does not claim its end"
