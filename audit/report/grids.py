@@ -25,6 +25,7 @@ from audit.report.tiles import (
     overlay,
     sheet,
 )
+from audit.report.wording import percent
 from audit.tables.reading import enlarge_map
 
 HEADINGS = {
@@ -98,9 +99,9 @@ class Grids:
         label = int(thumbs["label"].iloc[0])
         summary = self._classes.loc[label]
         subtitle = (
-            f"{summary['n']:,} images · accuracy {_percent(summary['accuracy'])} · "
-            f"background share {_percent(summary['background_share'])} · "
-            f"transplant rate {_percent(summary['transplant_rate'])}"
+            f"{summary['n']:,} images · accuracy {percent(summary['accuracy'])} · "
+            f"background share {percent(summary['background_share'])} · "
+            f"transplant rate {percent(summary['transplant_rate'])}"
         )
         rows = [
             Row(
@@ -134,10 +135,10 @@ class Grids:
             captions=[
                 Caption(text=f"label: {sample['label_name']}"),
                 Caption(
-                    text=f"model: {sample['predicted_name']} {_percent(sample['confidence'])}",
+                    text=f"model: {sample['predicted_name']} {percent(sample['confidence'])}",
                     colour=GOOD if right else BAD,
                 ),
-                Caption(text=f"background share {_percent(sample['background_share'])}"),
+                Caption(text=f"background share {percent(sample['background_share'])}"),
                 Caption(text=str(sample["sample_id"]), colour=FAINT),
             ],
         )
@@ -198,7 +199,3 @@ def _safe(name: str) -> str:
 def _in_order(thumbs: pd.DataFrame, section: str) -> list[pd.Series]:
     rows = thumbs[thumbs["section"] == section].sort_values("rank")
     return [row for _, row in rows.iterrows()]
-
-
-def _percent(value: object) -> str:
-    return "–" if pd.isna(value) else f"{float(value):.0%}"  # type: ignore[arg-type, call-overload]

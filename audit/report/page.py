@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from audit.files import write_atomically
 from audit.report.grids import HEADINGS, SPLIT_MEANING, channel_sheet, class_sheet
 from audit.report.selection import SPLIT_SECTIONS
+from audit.report.wording import number, percent
 from audit.tables.totals import rank_classes
 
 _PLACES_SHOWN = 3
@@ -55,16 +56,6 @@ def write_page(
         undefined={k: v for k, v in facts["totals"]["statuses"].items() if k != "ok"},
     )
     write_atomically(folder / "index.html", page.encode())
-
-
-def percent(value: object, digits: int = 0) -> str:
-    """A share for people; a dash where it is undefined."""
-    return "–" if pd.isna(value) else f"{float(value):.{digits}%}"  # type: ignore[arg-type, call-overload]
-
-
-def number(value: object, digits: int = 2) -> str:
-    """A number for people; a dash where it is undefined."""
-    return "–" if pd.isna(value) else f"{float(value):.{digits}f}"  # type: ignore[arg-type, call-overload]
 
 
 def _class_view(folder: Path, row: dict[Any, Any]) -> dict[Any, Any]:

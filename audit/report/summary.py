@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from audit.report.page import percent
+from audit.report.wording import percent
 from audit.tables.reading import AuditRun
 from audit.tables.totals import rank_classes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +141,7 @@ class Trainer:
         loss.backward()
         self._optimizer.step()
         value = loss.item()
-        if value != value:  # noqa: PLR0124  # NaN
+        if math.isnan(value):
             raise AuditError("the training loss is NaN", remedy="lower --lr")
         self.progress.iterations.append({"epoch": self.progress.epoch + 1, "loss": value})
         if isinstance(self._schedule, torch.optim.lr_scheduler.OneCycleLR):
