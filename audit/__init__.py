@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_run", "run_audit"]
+__all__ = ["__version__", "explain_images", "load_run", "run_audit"]
 
 if TYPE_CHECKING:
+    from audit.explain import explain_images
     from audit.job import run_audit
     from audit.tables import load_run
 
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from audit.job import run_audit
 
         return run_audit
+    if name == "explain_images":
+        from audit.explain import explain_images
+
+        return explain_images
     if name == "load_run":
         from audit.tables import load_run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,30 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _INTERRUPTED = 130
+
+
+def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What names a network and its images; the same for every command that opens one."""
+    options = (
+        click.option(
+            "--model",
+            help="cnn | cnn-se | resnet20 | a torchvision or timm name | module:function | a .pt2 "
+            "or TorchScript file  [default: the checkpoint's, else cnn]",
+        ),
+        click.option(
+            "--checkpoint", type=_FILE, help="Weights.  [default: shipped, or pretrained]"
+        ),
+        click.option("--checkpoint-key", help="Entry of the checkpoint to take.  [default: found]"),
+        click.option("--preprocessing", help="imagenet  [default: the model's own word]"),
+        click.option("--image-size", help="What the model sees: N or HxW."),
+        click.option("--resize", type=int, help="Short side before the crop."),
+        click.option("--interpolation", help="nearest | bilinear | bicubic"),
+        click.option("--mean", type=float, nargs=3, help="Normalisation, for values in [0, 1]."),
+        click.option("--std", type=float, nargs=3, help="Likewise."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 class _AutoInt(click.ParamType):  # type: ignore[type-arg]  # generic in new releases only
@@ -48,13 +73,16 @@ def cli() -> None:
 @click.option("--split", help="Which split.  [default: test]")
 @click.option("--data-root", type=_FILE, help="Where cifar10/cifar100 lie.  [default: data]")
 @click.option("--mask-root", type=_FILE, help="Folder datasets: a parallel tree of object masks.")
-@click.option("--image-size", type=int, help="Folder datasets: side in pixels.  [default: 32]")
 @click.option("--download", is_flag=True, default=None, help="Allow a download of absent data.")
-@click.option("--model", help="cnn | cnn-se | resnet20  [default: the checkpoint's, else cnn]")
-@click.option("--checkpoint", type=_FILE, help="Weights.  [default: those shipped with audit]")
-@click.option("--mean", type=float, nargs=3, help="Normalisation R G B, for values in [0, 1].")
-@click.option("--std", type=float, nargs=3, help="Likewise.")
-@click.option("--method", help="hirescam | gradcam | cam | channels  [default: hirescam]")
+@_model_options
+@click.option("--class-map", type=_FILE, help="Which outputs make up each class (TOML, JSON, CSV).")
+@click.option("--target-layer", help="NAME[,NAME…]  [default: found; see audit layers]")
+@click.option("--method", help="hirescam | gradcam | cam | gradcam++ | xgradcam | layercam | "
+              "eigencam | scorecam | ablationcam | channels; several with commas  "
+              "[default: hirescam]")  # fmt: skip
+@click.option("--smooth", help="none | flip | flip+intensity  [default: none]")
+@click.option("--faithfulness", is_flag=True, default=None, help="Score each map's faithfulness.")
+@click.option("--sanity", is_flag=True, default=None, help="Check maps against random weights.")
 @click.option("--target", help="Class to explain: predicted | label  [default: predicted]")
 @click.option("--masks", help="auto | dataset | estimated  [default: auto]")
 @click.option("--channels", type=int, help="Most active channels to keep.  [default: 3]")
@@ -77,7 +105,7 @@ def run(config: Path | None, **flags: Any) -> None:
     from audit.report.summary import summarise
 
     started = time.monotonic()
-    finished: AuditRun = run_audit(settings)
+    finished: AuditRun = run_audit(settings, say=lambda text: click.echo(text, err=True))
     click.echo(summarise(finished, seconds=time.monotonic() - started))
 
 
@@ -131,6 +159,68 @@ def train(out: Path | None, device: str, **settings: Any) -> None:
     weights = train_model(recipe, folder, device=pick_device(device))
     click.echo((folder / "README.md").read_text(encoding="utf-8"))
     click.echo(f"weights: {weights}")
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
+@_model_options
+@click.option("--classes", help="Names with commas, or a file of them (lines or JSON).  "
+              "[default: the model's own]")  # fmt: skip
+@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Explain so many of the most probable classes.")  # fmt: skip
+@click.option("--class", "targets", multiple=True, metavar="NAME",
+              help="Explain this class instead, by name or number; may be repeated.")  # fmt: skip
+@click.option("--method", help="hirescam | gradcam | cam | gradcam++ | xgradcam | layercam | "
+              "eigencam | scorecam | ablationcam | channels  [default: hirescam]")  # fmt: skip
+@click.option("--smooth", help="none | flip | flip+intensity  [default: none]")
+@click.option("--target-layer", help="NAME[,NAME…]  [default: found; see audit layers]")
+@click.option("--channels", type=click.IntRange(0, 64), default=0,
+              help="Draw so many of the most active channels' maps too.")  # fmt: skip
+@click.option("--device", help="auto | cpu | cuda | …  [default: auto]")
+@click.option("--out", type=_FILE, default=Path(), help="Where heatmaps go.  [default: here]")
+@click.option("--download", is_flag=True, default=None, help="Allow a download of absent weights.")
+def explain(images: tuple[str, ...], **asked: Any) -> int:
+    """Classify pictures and draw a heatmap over each.
+
+    IMAGE is a file, a folder or a glob. <name>_heatmap.jpg is written for each picture, with one
+    panel for each explained class; what the network did not see is grey and dark.
+    """
+    from audit.explain import OK, as_text, each_image, probability_lines
+
+    top = asked.pop("top")
+    asked["targets"] = asked["targets"] or top
+    good = bad = 0
+    for one in each_image(images, say=lambda text: click.echo(text, err=True), **asked):
+        if one.status != OK:
+            bad += 1
+            click.echo(f"error: {as_text(one.path)} cannot be explained: {one.reason}", err=True)
+            continue
+        good += 1
+        click.echo(as_text(one.path))
+        for line in probability_lines(one, most=max(5, top)):
+            click.echo(f"  {line}")
+        click.echo(f"  heatmap: {as_text(str(one.heatmap))}")
+    if bad:
+        click.echo(f"{bad} of {good + bad} pictures could not be explained", err=True)
+    return 0 if not bad else 1 if good else 2
+
+
+@cli.command()
+@click.argument("name", required=False, metavar="[MODEL]")
+@_model_options
+@click.option("--all", "everything", is_flag=True, help="Show every activation.")
+def layers(name: str | None, model: str | None, everything: bool, **flags: Any) -> None:
+    """List the layers of a network that heatmaps may be made of.
+
+    Weights need not be at hand for the networks of audit, torchvision and timm.
+    """
+    from audit.errors import UsageError
+
+    if name and model and name != model:
+        raise UsageError("two networks are named", expected="one", found=f"{name} and {model}")
+    from audit.explain import describe_layers
+
+    click.echo(describe_layers(model=name or model, everything=everything, **flags))
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -15,6 +15,11 @@ from audit.errors import ConfigError
 
 Triple = tuple[float, float, float]
 Auto = Literal["auto"]
+Side = Annotated[int, Field(ge=8, le=4096)]
+Method = Literal[
+    "hirescam", "gradcam", "cam", "gradcam++", "xgradcam", "layercam", "eigencam", "scorecam",
+    "ablationcam", "channels",
+]  # fmt: skip
 
 
 class AuditConfig(BaseModel):
@@ -25,13 +30,25 @@ class AuditConfig(BaseModel):
         split: Which split of it.
         data_root: Where ``cifar10`` and ``cifar100`` lie.
         mask_root: For folders, a parallel tree of object masks.
-        image_size: For folders, the side that images are resized and cropped to (default 32).
-        download: Allow a download where the data is absent.
-        model: Architecture; ``None`` takes what the checkpoint says, else ``cnn``.
-        checkpoint: Weights; ``None`` takes those shipped with the audit.
-        mean: Of the normalisation, for values in [0, 1]; ``None`` takes the checkpoint's.
+        download: Allow a download where data or pretrained weights are absent.
+        model: ``cnn``, ``cnn-se``, ``resnet20``, a name of torchvision or timm,
+            ``module:function``, or a ``torch.export`` or TorchScript file; ``None`` takes what the
+            checkpoint says, else ``cnn``.
+        checkpoint: Weights; ``None`` takes those shipped with the audit or with the library.
+        checkpoint_key: Which entry of the checkpoint holds them; ``None`` finds it.
+        class_map: File that says which outputs of the model make up each class.
+        preprocessing: ``imagenet`` for its usual size, crop and normalisation; ``None`` takes
+            the model's own word.
+        image_size: Height and width of what the model sees, overriding it.
+        resize: Short side before the crop, likewise.
+        interpolation: Of the resize, likewise.
+        mean: Of the normalisation, for values in [0, 1], likewise.
         std: Likewise.
-        method: ``hirescam``, ``gradcam``, ``cam`` or ``channels``.
+        target_layer: Names of layers; empty finds one. Maps of several are averaged.
+        method: How maps are made; the first is the main one, the others have columns of their own.
+        smooth: Average maps over changed copies: ``none``, ``flip`` or ``flip+intensity``.
+        faithfulness: Score how faithful each map is to the model.
+        sanity: Check that maps change when the model's weights are drawn anew.
         target: The class that maps explain: ``predicted`` or ``label``.
         masks: ``auto`` (the dataset's, else estimated), ``dataset`` or ``estimated``.
         channels: How many of the most active channels' maps to keep a sample.
@@ -47,7 +64,7 @@ class AuditConfig(BaseModel):
 
     Example:
         >>> AuditConfig(dataset="demo").method
-        'hirescam'
+        ('hirescam',)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -56,13 +73,22 @@ class AuditConfig(BaseModel):
     split: str = "test"
     data_root: Path = Path("data")
     mask_root: Path | None = None
-    image_size: int | None = Field(default=None, ge=8, le=4096)
     download: bool = False
     model: str | None = None
     checkpoint: Path | None = None
+    checkpoint_key: str | None = None
+    class_map: Path | None = None
+    preprocessing: Literal["imagenet"] | None = None
+    image_size: tuple[Side, Side] | None = None
+    resize: Side | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     mean: Triple | None = None
     std: Triple | None = None
-    method: Literal["hirescam", "gradcam", "cam", "channels"] = "hirescam"
+    target_layer: tuple[str, ...] = ()
+    method: tuple[Method, ...] = Field(default=("hirescam",), min_length=1)
+    smooth: Literal["none", "flip", "flip+intensity"] = "none"
+    faithfulness: bool = False
+    sanity: bool = False
     target: Literal["predicted", "label"] = "predicted"
     masks: Literal["auto", "dataset", "estimated"] = "auto"
     channels: int = Field(default=3, ge=1, le=64)
@@ -75,6 +101,29 @@ class AuditConfig(BaseModel):
     workers: Auto | int = "auto"
     shard_size: int = Field(default=1000, ge=1)
     out: Path = Path("reports")
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _read_size(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            sides = value.lower().replace("×", "x").split("x")
+            if not all(side.strip().isdecimal() for side in sides):
+                raise ValueError("pixels such as 224, or height and width such as 192x256")
+            value = [int(side) for side in sides]
+            value = value * 2 if len(value) == 1 else value
+        return (value, value) if isinstance(value, int) else value
+
+    @field_validator("method", "target_layer", mode="before")
+    @classmethod
+    def _read_list(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("method")
+    @classmethod
+    def _check_methods(cls, value: tuple[Method, ...]) -> tuple[Method, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("each method once")
+        return value
 
     @field_validator("mean", "std")
     @classmethod
@@ -105,10 +154,15 @@ class AuditConfig(BaseModel):
         return value
 
 
-# Settings that cannot change a row; everything else is part of a run's identity.
+# Settings that cannot change a row, or whose outcome (preprocessing, layer, classes) is part of a
+# run's identity itself.
 NOT_IN_FINGERPRINT = frozenset(
-    {"data_root", "mask_root", "checkpoint", "download", "workers", "out", "max_bad", "device"}
-)
+    {
+        "data_root", "mask_root", "checkpoint", "checkpoint_key", "class_map", "preprocessing",
+        "image_size", "resize", "interpolation", "mean", "std", "target_layer", "download",
+        "workers", "out", "max_bad", "device", "sanity",
+    }
+)  # fmt: skip
 
 
 def load_config(file: Path | None, overrides: Mapping[str, Any]) -> AuditConfig:

@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from audit.config import NOT_IN_FINGERPRINT, AuditConfig
 from audit.data import Split, open_split
 from audit.devices import pick_device
-from audit.errors import ModelError, UsageError
+from audit.errors import UsageError
 from audit.files import make_folder
-from audit.models import Classifier, Cut, cut, open_classifier
+from audit.models import (
+    Classifier,
+    Cut,
+    PreprocessingFlags,
+    Request,
+    Wanted,
+    cut,
+    open_classifier,
+)
 from audit.run.manifest import code_fingerprint, fingerprint_of
 from audit.run.rows import SCHEMA_VERSION
 
@@ -37,11 +46,12 @@ class Opened:
         return self.folder.name
 
 
-def open_inputs(config: AuditConfig) -> Opened:
+def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened:
     """Open the split and the classifier, and settle what the run is called.
 
     Args:
         config: The settings.
+        network: The network, where the caller holds it; else ``config.model`` names it.
 
     Returns:
         What the run reads; its folder exists.
@@ -54,26 +64,15 @@ def open_inputs(config: AuditConfig) -> Opened:
         config.split,
         root=config.data_root,
         mask_root=config.mask_root,
-        image_size=config.image_size,
         limit=config.limit,
         download=config.download,
     )
-    classifier = open_classifier(
-        config.model,
-        config.checkpoint,
-        dataset=config.dataset,
-        classes=split.classes,
-        mean=config.mean,
-        std=config.std,
+    classifier = _open_classifier(config, split, network)
+    if classifier.preprocessing.geometry is not None:
+        split = split.framed(classifier.preprocessing.geometry)
+    parts = cut(
+        classifier.module, split.image_size, layers=config.target_layer, batch=classifier.batch
     )
-    parts = cut(classifier.module, split.image_size)
-    if config.method == "cam" and parts.linear is None:
-        raise ModelError(
-            f"the method cam does not fit '{classifier.architecture}'",
-            expected="global average pooling and one linear layer after the target layer",
-            found="another head",
-            remedy="use --method hirescam, which equals cam where cam applies",
-        )
     masks = _mask_source(config.masks, config.dataset, split)
     device = pick_device(config.device)
     data_fingerprint = split.fingerprint()
@@ -85,6 +84,8 @@ def open_inputs(config: AuditConfig) -> Opened:
             "architecture": classifier.architecture,
             "mean": classifier.mean,
             "std": classifier.std,
+            "layer": [parts.layer, parts.how],
+            "classes": classifier.classmap.identity() if classifier.classmap else None,
             "masks": masks,
             "code": code_fingerprint(),
             "schema": SCHEMA_VERSION,
@@ -103,6 +104,37 @@ def open_inputs(config: AuditConfig) -> Opened:
         data_fingerprint=data_fingerprint,
         fingerprint=fingerprint,
         folder=make_folder(folder),
+    )
+
+
+def _open_classifier(config: AuditConfig, split: Split, network: nn.Module | None) -> Classifier:
+    request = Request(
+        model=config.model,
+        checkpoint=config.checkpoint,
+        key=config.checkpoint_key,
+        dataset=config.dataset,
+        num_classes=len(split.classes),
+        download=config.download,
+    )
+    wanted = Wanted(
+        classes=split.classes,
+        # Folders hold images of all sizes; the other datasets have one.
+        native_size=None if config.dataset.startswith("folder:") else split.image_size,
+        flags=flags_of(config),
+        class_map=config.class_map,
+    )
+    return open_classifier(request if network is None else network, wanted)
+
+
+def flags_of(config: AuditConfig) -> PreprocessingFlags:
+    """What the settings say of preprocessing."""
+    return PreprocessingFlags(
+        preset=config.preprocessing,
+        image_size=config.image_size,
+        resize=config.resize,
+        interpolation=config.interpolation,
+        mean=config.mean,
+        std=config.std,
     )
 
 

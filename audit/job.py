@@ -6,7 +6,7 @@ import fcntl
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +17,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from audit.config import AuditConfig, load_config
 from audit.data.loader import workers_for
 from audit.errors import AuditError, OutputError, TooManyBadSamples
+from audit.explaining import Explainer
 from audit.files import remove_unfinished, write_atomically
 from audit.inputs import Opened, open_inputs
 from audit.masks import MaskCache
+from audit.models import evaluation, plain_kernels
 from audit.report.grids import Grids
 from audit.report.page import write_page
 from audit.report.selection import choose_samples
@@ -40,27 +44,40 @@ from audit.run.manifest import (
     write_manifest,
 )
 from audit.run.progress import Progress
-from audit.run.rows import SCHEMA_VERSION
+from audit.run.rows import SCHEMA_VERSION, columns_of
 from audit.run.store import PartStore, Shard, plan_shards
-from audit.step import AuditStep
+from audit.sanity import cascade, count_stages
+from audit.step import AuditStep, prefix_of, rehearse, status_code
 from audit.tables.classes import count_confusions, summarise_classes
+from audit.tables.methods import compare_methods, tabulate_sanity
 from audit.tables.reading import AuditRun, read_samples
 from audit.tables.totals import count_statuses, summarise_split
 
 # The samples that tell of bad data, not of what the model does.
 BAD_STATUSES = ("unreadable", "nonfinite", "mask_missing", "mask_mismatch", "bad_label")
 _LARGEST_BATCH = 256
+# Images whose maps are compared between trained and drawn weights.
+_SANITY_IMAGES = 64
 # Pixels of a batch: 256 images of 64×64, 16 of 224×224.
 _BATCH_PIXELS = 256 * 64 * 64
 
 
-def run_audit(config: AuditConfig | None = None, **settings: Any) -> AuditRun:
+def run_audit(
+    config: AuditConfig | None = None,
+    *,
+    network: nn.Module | None = None,
+    say: Callable[[str], object] | None = None,
+    **settings: Any,
+) -> AuditRun:
     """Audit a classifier over a split and leave a complete run.
 
     What an earlier, interrupted audit with the same settings has finished is kept.
 
     Args:
         config: The settings; or give them by name.
+        network: The network to audit, where you hold it already; it is afterwards as it was
+            before. Otherwise the setting ``model`` names it.
+        say: Is told in a few lines what was opened, and how.
         **settings: See :class:`audit.config.AuditConfig`.
 
     Returns:
@@ -76,13 +93,41 @@ def run_audit(config: AuditConfig | None = None, **settings: Any) -> AuditRun:
     """
     if config is not None and settings:
         raise TypeError("give the settings either as config or by name, not both")
-    opened = open_inputs(config or load_config(None, settings))
-    with _sole_writer(opened.folder):
+    opened = open_inputs(config or load_config(None, settings), network)
+    if say is not None:
+        say(describe(opened))
+    with _sole_writer(opened.folder), evaluation(opened.classifier.module), plain_kernels():
         manifest = read_manifest(opened.folder)
-        if manifest is None or manifest.get("report_code") != code_fingerprint(CODE_OF_REPORTS):
+        if manifest is None or _is_stale(manifest, opened.config):
             manifest = _compute(opened)
         _refuse_bad_data(manifest["totals"]["statuses"], opened)
     return AuditRun(opened.folder, manifest)
+
+
+def describe(opened: Opened) -> str:
+    """What was opened, and how, for people."""
+    classifier, parts = opened.classifier, opened.parts
+    shape = f"{parts.channels}×{parts.grid[0]}×{parts.grid[1]}"
+    lines = [
+        f"model: {classifier.architecture}, weights {classifier.weights}",
+        f"layer: {parts.layer} ({shape}), cut by {parts.how}",
+        f"images: {classifier.preprocessing.describe()}",
+    ]
+    if classifier.classmap is not None:
+        outputs = sum(map(len, classifier.classmap.members))
+        lines.append(f"classes: {outputs} outputs of the model as {len(classifier.classes)}")
+    if parts.rest:
+        lines.append(
+            "note: the head also reads more than this layer; what that supplies is residual_logit"
+        )
+    lines += [f"note: {note}" for note in classifier.notes]
+    return "\n".join(lines)
+
+
+def _is_stale(manifest: dict[str, Any], config: AuditConfig) -> bool:
+    """Whether a whole run lacks what is made of its rows."""
+    other_code = manifest.get("report_code") != code_fingerprint(CODE_OF_REPORTS)
+    return other_code or (config.sanity and "sanity.parquet" not in manifest["files"])
 
 
 @contextmanager
@@ -125,16 +170,22 @@ def _compute(opened: Opened) -> dict[str, Any]:
 
 def _auditor(opened: Opened) -> Auditor:
     config = opened.config
-    step = AuditStep(
+    explainer = Explainer(
         opened.parts,
         mean=opened.classifier.mean,
         std=opened.classifier.std,
-        image_size=opened.split.image_size,
-        method=config.method,
-        target=config.target,
+        methods=config.method,
+        smooth=config.smooth,
         channels=config.channels,
+    )
+    step = AuditStep(
+        explainer,
+        image_size=opened.split.image_size,
+        target=config.target,
         partners=config.partners,
+        faithful=config.faithfulness,
     ).to_device(opened.device)
+    rehearse(step, opened.classifier.architecture)
     workers = workers_for(
         opened.split,
         None if config.workers == "auto" else config.workers,
@@ -151,7 +202,13 @@ def _auditor(opened: Opened) -> Auditor:
         device=opened.device,
         batch_size=_batch_size(config.batch_size, opened.split.image_size),
         workers=workers,
+        columns=columns_of(prefixes_of(config), faithful=config.faithfulness),
     )
+
+
+def prefixes_of(config: AuditConfig) -> list[str]:
+    """The prefixes of the methods after the first."""
+    return [prefix_of(method) for method in config.method[1:]]
 
 
 def _batch_size(wanted: int | str, image_size: tuple[int, int]) -> int:
@@ -214,18 +271,46 @@ def _summarise(
         "classes": summarise_classes(samples, opened.split.classes, config.seed),
         "confusion": count_confusions(samples),
     }
+    if len(config.method) > 1 or config.faithfulness:
+        prefixes = ["", *prefixes_of(config)]
+        tables["methods"] = compare_methods(
+            samples, dict(zip(config.method, prefixes, strict=True))
+        )
+    if config.sanity:
+        tables["sanity"] = _check_sanity(opened, auditor)
     frames = {name: table.to_pandas() for name, table in tables.items()}
     for name, table in tables.items():
         _write_parquet(folder / f"{name}.parquet", table)
     chosen = choose_samples(samples, frames["classes"], config.seed)
     thumbs = _fetch_thumbs(auditor, chosen)
     _write_parquet(folder / "thumbs.parquet", thumbs)
-    grids = Grids(samples, thumbs.to_pandas(), frames["classes"], opened.parts.grid)
+    map_grid = auditor.step.explainer.map_grid
+    grids = Grids(samples, thumbs.to_pandas(), frames["classes"], map_grid)
     drawn = grids.draw_all(folder)
     totals = summarise_split(samples, frames["classes"], sidecars)
-    facts = _facts(opened, totals)
-    write_page(folder, facts=facts, classes=frames["classes"], confusion=frames["confusion"])
+    facts = _facts(opened, totals, map_grid)
+    write_page(folder, facts=facts, tables=frames)
     return facts, [*(f"{name}.parquet" for name in (*tables, "thumbs")), *drawn, "index.html"]
+
+
+def _check_sanity(opened: Opened, auditor: Auditor) -> pa.Table:
+    """Draw the network's weights anew and compare the maps of some images."""
+    total = len(opened.split)
+    kept = min(total, _SANITY_IMAGES)
+    batches = auditor.batches([place * total // kept for place in range(kept)])
+    readable = [masked.images[masked.given > status_code("nonfinite")] for masked in batches]
+    images = torch.cat(readable)
+    if not len(images):
+        return tabulate_sanity([])
+    explainer = auditor.step.explainer
+    total = len(images) * count_stages(explainer)
+    with Progress("sanity", total) as progress, _full_precision():
+        stages: list[tuple[str, float, Mapping[str, NDArray[np.float64]]]] = []
+        for stage in cascade(explainer, images, opened.config.seed, auditor.batch_size):
+            found = {str(method): each for method, each in stage.correlations.items()}
+            stages.append((stage.layer, stage.share, found))
+            progress(len(images))
+    return tabulate_sanity(stages)
 
 
 def _fetch_thumbs(auditor: Auditor, chosen: pd.DataFrame) -> pa.Table:
@@ -239,7 +324,7 @@ def _fetch_thumbs(auditor: Auditor, chosen: pd.DataFrame) -> pa.Table:
     return build_thumbs(chosen, images, masks, sample_ids)
 
 
-def _facts(opened: Opened, totals: dict[str, Any]) -> dict[str, Any]:
+def _facts(opened: Opened, totals: dict[str, Any], map_grid: tuple[int, int]) -> dict[str, Any]:
     return {
         "status": COMPLETE,
         "schema_version": SCHEMA_VERSION,
@@ -255,8 +340,11 @@ def _facts(opened: Opened, totals: dict[str, Any]) -> dict[str, Any]:
         "weights_sha256": opened.classifier.sha256,
         "mean": list(opened.classifier.mean),
         "std": list(opened.classifier.std),
+        "preprocessing": opened.classifier.preprocessing.facts(),
+        "class_map": opened.classifier.classmap.identity() if opened.classifier.classmap else None,
         "layer": opened.parts.layer,
-        "grid": list(opened.parts.grid),
+        "cut_by": opened.parts.how,
+        "grid": list(map_grid),
         "image_size": list(opened.split.image_size),
         "masks": opened.masks,
         "config": opened.config.model_dump(mode="json"),

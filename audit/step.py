@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from audit.cam import Method, Resampler, cam, gradcam, hirescam, to_image, top_channels
-from audit.models import Cut
+from audit.cam import Method, Resampler, to_image, top_channels
+from audit.errors import ModelError
+from audit.explaining import Explainer, Explanation
 from audit.score import attention
 from audit.score.contributions import (
     Contributions,
@@ -17,6 +18,7 @@ from audit.score.contributions import (
     load_forward_mode,
     regions,
 )
+from audit.score.faithfulness import Faithfulness, faithfulness
 from audit.score.prediction import Prediction, predict
 from audit.score.transplant import Donors, choose_donors, transplant_rate
 
@@ -61,63 +63,48 @@ class AuditStep(nn.Module):
     """The fused step.
 
     Args:
-        parts: The classifier, cut at its target layer.
-        mean: Of the normalisation, for values in [0, 1].
-        std: Likewise.
+        explainer: The classifier and how its maps are made. Its first method fills the columns
+            without a prefix; each other one its own, see :func:`prefix_of`.
         image_size: H and W.
-        method: How maps are made.
         target: The class that the main map explains. The other of the predicted and the labelled
             class fills the ``alt_`` columns where the two differ.
-        channels: How many of the most active channels' maps to keep.
         partners: Transplants a sample.
+        faithful: Score every map's faithfulness too, for some forty passes a method.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
-        parts: Cut,
+        explainer: Explainer,
         *,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
         image_size: tuple[int, int],
-        method: Method = "hirescam",
         target: Target = "predicted",
-        channels: int = 3,
         partners: int = 4,
+        faithful: bool = False,
     ) -> None:
         super().__init__()
         load_forward_mode()
-        self.backbone = parts.backbone
-        self.head = parts.head
-        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", 255 * torch.tensor(std)[:, None, None])
+        self.explainer = explainer
         self.image_size = image_size
-        self.grid = parts.grid
-        self.channels_of_features = parts.channels
+        self.grid = explainer.parts.grid
+        self.channels_of_features = explainer.parts.channels
         self.donors: Donors | None = None
-        self._linear = parts.linear
-        self._method = method
         self._target = target
-        self._channels = min(channels, parts.channels)
         self._partners = partners
-        self._resampler = Resampler.between(image_size, parts.grid)
+        self._faithful = faithful
+        self._resampler = Resampler.between(image_size, self.grid)
+        self._map_resampler = Resampler.between(image_size, self.explainer.map_grid)
 
     def to_device(self, device: torch.device) -> AuditStep:
         """Move the network and the operators."""
         self.to(device)
-        if self._linear is not None:
-            self._linear = self._linear.to(device)
+        self.explainer.to_device(device)
         self._resampler = Resampler.between(self.image_size, self.grid, device)
+        self._map_resampler = Resampler.between(self.image_size, self.explainer.map_grid, device)
         return self
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Features of uint8 images, N×C×h×w."""
-        normalised = (images.float() - self.mean) / self.std
-        features: Tensor = self.backbone(normalised)
-        return features
+        return self.explainer.features(images)
 
     def to_grid(self, masks: Tensor) -> Tensor:
         """Masks N×H×W on the feature grid."""
@@ -153,70 +140,81 @@ class AuditStep(nn.Module):
     def _score(
         self, images: Tensor, labels: Tensor, mask: Tensor, given: Tensor, index: Tensor
     ) -> StepOutput:
-        features = self.features(images)
-        logits, prediction, targets, alt, maps, alt_maps = self._explain(features, labels)
+        found = self.explainer(images, lambda logits: self._targets(logits, labels))
+        prediction = predict(found.logits, labels)
+        first, second = found.targets.unbind(dim=1)
+        alt = torch.where(first != second, second, -1)
+        main, *others = self.explainer.methods
         inside = mask >= 0.5
-        status = _settle_status(given, logits, maps, inside)
-        grid_mask = self.to_grid(mask)
-        cells = regions(grid_mask)
-        parts = contributions(self.head, features, logits, cells)
-
-        columns: dict[str, Tensor] = {"status": status, "target": targets, "alt_target": alt}
+        maps = found.maps[main]
+        status = _settle_status(given, found.logits, maps[:, 0], inside)
+        cells = regions(self.to_grid(mask))
+        parts = contributions(
+            self.explainer.head,
+            found.features,
+            found.logits,
+            cells,
+            biases=self.explainer.parts.biases,
+            rest=found.rest,
+        )
+        columns: dict[str, Tensor] = {"status": status, "target": first, "alt_target": alt}
         columns |= _prediction_columns(prediction, labels)
-        columns |= self._map_columns(maps, alt_maps, features)
-        upsampled = to_image(maps.clamp_min(0), self.image_size)
-        columns |= self._attention_columns(maps, upsampled, mask, grid_mask)
-        columns["alt_background_share"] = 1 - self._share(alt_maps, grid_mask)
-        columns |= _contribution_columns(parts, logits, targets, alt)
-        columns["transplant_rate"] = self._transplants(features, cells, labels, index)
+        columns |= self._channel_columns(found.features)
+        columns |= _contribution_columns(parts, found.logits, first, alt)
+        columns["transplant_rate"] = self._transplants(found, cells, labels, index)
+        columns["object_area"] = mask.mean(dim=(1, 2))
         _blank(columns, status, alt)
+
+        upsampled = to_image(maps[:, 0].clamp_min(0), self.image_size)
+        columns |= self._method_columns(found, main, upsampled, mask, status, alt)
+        for method in others:
+            large = to_image(found.maps[method][:, 0].clamp_min(0), self.image_size)
+            own = self._method_columns(found, method, large, mask, status, alt)
+            columns |= {prefix_of(method) + name: values for name, values in own.items()}
         usable = (status == _CODE["ok"]) | (status == _CODE["bad_label"])
         histogram = attention.pixel_histogram(torch.nan_to_num(upsampled), inside, usable)
         return StepOutput(columns=columns, histogram=histogram)
 
-    def _explain(
-        self, features: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Prediction, Tensor, Tensor, Tensor, Tensor]:
-        """Logits, prediction, the classes explained and their signed maps."""
-        leaf = features.detach().requires_grad_()
-        with torch.enable_grad():
-            # A head that begins with an in-place operation must not write into the leaf.
-            live = self.head(leaf.clone())
-        logits = live.detach()
-        prediction = predict(logits, labels)
-        labelled = torch.where(labels >= 0, labels, prediction.predicted)
-        first, second = prediction.predicted, labelled
-        if self._target == "label":
-            first, second = second, first
-        maps = self._map(leaf, live, first, keep=True)
-        alt_maps = self._map(leaf, live, second, keep=False)
-        alt = torch.where(first != second, second, -1)
-        return logits, prediction, first, alt, maps, alt_maps
+    def _targets(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The class of the main map, and the other of predicted and labelled class."""
+        predicted = logits.argmax(dim=1)
+        labelled = torch.where(labels >= 0, labels, predicted)
+        order = [predicted, labelled] if self._target == "predicted" else [labelled, predicted]
+        return torch.stack(order, dim=1)
 
-    def _map(self, leaf: Tensor, live: Tensor, target: Tensor, *, keep: bool) -> Tensor:
-        features = leaf.detach()
-        if self._method == "channels":
-            _, own = top_channels(features, self._channels)
-            return own.mean(dim=1)
-        if self._method == "cam":
-            assert self._linear is not None
-            return cam(features, self._linear, target)
-        with torch.enable_grad():
-            chosen = live.gather(1, target[:, None]).sum()
-        (gradients,) = torch.autograd.grad(chosen, leaf, retain_graph=keep)
-        return (gradcam if self._method == "gradcam" else hirescam)(features, gradients)
+    def _method_columns(
+        self,
+        found: Explanation,
+        method: Method,
+        upsampled: Tensor,
+        mask: Tensor,
+        status: Tensor,
+        alt: Tensor,
+    ) -> dict[str, Tensor]:
+        """What one method's maps give, blank where it is undefined."""
+        maps, alt_maps = found.maps[method].unbind(dim=1)
+        grid_mask = self._map_resampler.to_grid(mask)
+        columns = {**_scaled("map", maps), **_scaled("alt_map", alt_maps)}
+        columns |= self._attention_columns(maps, upsampled, mask, grid_mask)
+        columns["alt_background_share"] = 1 - self._share(alt_maps, grid_mask)
+        if self._faithful:
+            scores = faithfulness(
+                self.explainer.network, found.images, upsampled, found.targets[:, 0]
+            )
+            columns |= {field.name: getattr(scores, field.name) for field in fields(Faithfulness)}
+        _blank_method(columns, status, alt, maps)
+        return columns
 
     def _share(self, maps: Tensor, grid_mask: Tensor) -> Tensor:
-        return attention.object_share(maps.clamp_min(0), grid_mask, self._resampler.weight)
+        return attention.object_share(maps.clamp_min(0), grid_mask, self._map_resampler.weight)
 
-    def _map_columns(self, maps: Tensor, alt_maps: Tensor, features: Tensor) -> dict[str, Tensor]:
-        numbers, own = top_channels(features, self._channels)
-        return {
-            **_scaled("map", maps),
-            **_scaled("alt_map", alt_maps),
-            "top_channels": numbers,
-            **_scaled("channel_maps", own),
-        }
+    def _channel_columns(self, features: Tensor) -> dict[str, Tensor]:
+        numbers, own = top_channels(features, self.explainer.channels)
+        if own.shape[2:] != self.explainer.map_grid:
+            own = nn.functional.interpolate(
+                own, size=self.explainer.map_grid, mode="bilinear", align_corners=False
+            )
+        return {"top_channels": numbers, **_scaled("channel_maps", own)}
 
     def _attention_columns(
         self, maps: Tensor, upsampled: Tensor, mask: Tensor, grid_mask: Tensor
@@ -224,11 +222,10 @@ class AuditStep(nn.Module):
         positive, inside = maps.clamp_min(0), mask >= 0.5
         area = mask.mean(dim=(1, 2))
         share = self._share(maps, grid_mask)
-        ceiling = attention.share_ceiling(grid_mask, self._resampler.weight)
+        ceiling = attention.share_ceiling(grid_mask, self._map_resampler.weight)
         tolerance = attention.pointing_tolerance(min(self.image_size))
         entropy, effective = attention.focus(positive)
         return {
-            "object_area": area,
             "object_share": share,
             "background_share": 1 - share,
             "background_lift": attention.background_lift(share, area),
@@ -242,12 +239,62 @@ class AuditStep(nn.Module):
         }
 
     def _transplants(
-        self, features: Tensor, cells: Tensor, labels: Tensor, index: Tensor
+        self, found: Explanation, cells: Tensor, labels: Tensor, index: Tensor
     ) -> Tensor:
-        if self.donors is None:
-            return torch.full((len(features),), torch.nan, device=features.device)
+        # What the head reads beside the features cannot be transplanted with them.
+        if self.donors is None or found.rest:
+            return torch.full((len(found.features),), torch.nan, device=found.features.device)
         chosen = choose_donors(index, labels, self.donors, self._partners)
-        return transplant_rate(self.head, features, cells, labels, self.donors, chosen)
+        return transplant_rate(
+            self.explainer.head, found.features, cells, labels, self.donors, chosen
+        )
+
+
+@torch.no_grad()
+def rehearse(step: AuditStep, name: str) -> None:
+    """Try what only a head can refuse: being differentiated along a direction.
+
+    Args:
+        step: Ready to run.
+        name: The network's, for the message.
+
+    Raises:
+        ModelError: If it cannot be.
+    """
+    device = step.explainer.mean.device
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, *step.image_size), generator=generator)
+    try:
+        features, *rest = step.explainer.backbone(step.explainer.normalised(images.to(device)))
+        logits = step.explainer.head(features, *rest)
+        cells = regions(torch.zeros(2, *step.grid, device=device))
+        contributions(
+            step.explainer.head,
+            features,
+            logits,
+            cells,
+            biases=step.explainer.parts.biases,
+            rest=tuple(rest),
+        )
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        dynamic = any(word in str(error) for word in (".item()", "data-dependent", "bool"))
+        raise ModelError(
+            f"the head of '{name}' cannot be differentiated",
+            expected="operations that PyTorch can differentiate forwards, the same for any image",
+            found="dynamic control flow" if dynamic else (lines or [type(error).__name__])[0][:200],
+            remedy="choose an earlier or later layer with --target-layer (audit layers lists them)",
+        ) from error
+
+
+def prefix_of(method: Method) -> str:
+    """What stands before the columns of a method that is not the first.
+
+    Example:
+        >>> prefix_of("gradcam++")
+        'gradcampp_'
+    """
+    return method.replace("+", "p") + "_"
 
 
 def _settle_status(given: Tensor, logits: Tensor, maps: Tensor, inside: Tensor) -> Tensor:
@@ -308,33 +355,40 @@ def _scaled(name: str, maps: Tensor) -> dict[str, Tensor]:
 # Which columns mean nothing under which status; statuses are ordered by severity.
 _NEED_MODEL = (
     "target", "alt_target", "predicted", "correct", "confidence", "label_probability", "margin",
-    "top_classes", "top_probabilities", "map", "map_scale", "alt_map", "alt_map_scale",
-    "top_channels", "channel_maps", "channel_maps_scale", "target_logit", "focus_entropy",
-    "effective_cells",
+    "top_classes", "top_probabilities", "top_channels", "channel_maps", "channel_maps_scale",
+    "target_logit",
 )  # fmt: skip
 _NEED_MASK = (
     "object_logit", "near_logit", "far_logit", "bias_logit", "residual_logit", "object_pred",
     "background_pred", "alt_object_logit", "alt_near_logit", "alt_far_logit", "transplant_rate",
-    "alt_background_share",
 )  # fmt: skip
-_NEED_MAP = (
+_NEED_ALT = ("alt_object_logit", "alt_near_logit", "alt_far_logit")
+# Likewise for the columns that every method has.
+_MAPS_NEED_ALT = ("alt_map", "alt_map_scale", "alt_background_share")
+_MAPS_NEED_MASK = (
     "object_share", "background_share", "background_lift", "kappa", "kappa_res", "pointing_hit",
     "rank_accuracy", "iou_50",
-)  # fmt: skip
-_NEED_ALT = (
-    "alt_map", "alt_map_scale", "alt_background_share", "alt_object_logit", "alt_near_logit",
-    "alt_far_logit",
 )  # fmt: skip
 
 
 def _blank(columns: dict[str, Tensor], status: Tensor, alt: Tensor) -> None:
     """Set what a sample's status leaves undefined to NaN or -1, in place."""
-    _blank_where(columns, status <= _CODE["nonfinite"], _NEED_MODEL + _NEED_MASK + _NEED_MAP)
-    no_mask = status <= _CODE["mask_mismatch"]
-    _blank_where(columns, no_mask, ("object_area",))
-    _blank_where(columns, status <= _CODE["full_mask"], _NEED_MASK + _NEED_MAP)
-    _blank_where(columns, status <= _CODE["zero_map"], _NEED_MAP)
+    no_model = status <= _CODE["nonfinite"]
+    _blank_where(columns, no_model, _NEED_MODEL + _NEED_MASK)
+    _blank_where(columns, status <= _CODE["mask_mismatch"], ("object_area",))
+    _blank_where(columns, status <= _CODE["full_mask"], _NEED_MASK)
     _blank_where(columns, alt < 0, _NEED_ALT)
+
+
+def _blank_method(columns: dict[str, Tensor], status: Tensor, alt: Tensor, maps: Tensor) -> None:
+    """The same for one method's columns; its map may be zero where another's is not."""
+    no_mask = status <= _CODE["full_mask"]
+    zero = maps.amax(dim=(1, 2)) <= 0
+    finite = torch.isfinite(maps).all(dim=2).all(dim=1)
+    _blank_where(columns, (status <= _CODE["nonfinite"]) | ~finite, tuple(columns))
+    _blank_where(columns, no_mask | zero, _MAPS_NEED_MASK)
+    _blank_where(columns, no_mask, ("alt_background_share",))
+    _blank_where(columns, alt < 0, _MAPS_NEED_ALT)
 
 
 def _blank_where(columns: dict[str, Tensor], where: Tensor, names: tuple[str, ...]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-import audit.models.opening
+import audit.models.sources
 from audit.data.demo import open_demo
-from audit.models import Cut, build, cut, open_classifier
+from audit.explaining import Explainer
+from audit.models import Cut, Request, Wanted, build, cut, open_classifier
 from audit.step import AuditStep
 
 REAL_DATA = Path(os.environ.get("AUDIT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -41,19 +42,15 @@ def demo_step() -> AuditStep:
 
 
 def make_step(architecture: str, dataset: str, **settings: Any) -> AuditStep:
+    classes = open_demo("test").classes if dataset == "demo" else CIFAR10
     classifier = open_classifier(
-        architecture,
-        None,
-        dataset=dataset,
-        classes=open_demo("test").classes if dataset == "demo" else CIFAR10,
+        Request(model=architecture, dataset=dataset, num_classes=len(classes)),
+        Wanted(classes=classes, native_size=(32, 32)),
     )
-    return AuditStep(
-        cut(classifier.module, (32, 32)),
-        mean=classifier.mean,
-        std=classifier.std,
-        image_size=(32, 32),
-        **settings,
+    explainer = Explainer(
+        cut(classifier.module, (32, 32)), mean=classifier.mean, std=classifier.std
     )
+    return AuditStep(explainer, image_size=(32, 32), **settings)
 
 
 CIFAR10 = (
@@ -82,4 +79,4 @@ def random_cut(architecture: str) -> Cut:
 
 @pytest.fixture
 def no_shipped_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(audit.models.opening, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(audit.models.sources, "WEIGHTS", tmp_path)

@@ -74,7 +74,7 @@ def test_flags_override_the_job_file(tmp_path: Path) -> None:
     job.write_text(f'dataset = "demo"\nlimit = 100\nmethod = "gradcam"\nout = "{tmp_path}/out"\n')
     assert audit("run", "--config", job, "--limit", 30).returncode == 0
     config = load_run(tmp_path / "out").manifest["config"]
-    assert (config["limit"], config["method"]) == (30, "gradcam")
+    assert (config["limit"], config["method"]) == (30, ["gradcam"])
 
 
 @pytest.mark.parametrize("job", ["demo", "cifar10"])
@@ -92,7 +92,7 @@ def test_the_job_files_are_valid(job: str) -> None:
         (["--model", "resnet20"], ["no weights for 'resnet20' on 'demo'", "audit train"]),
         (["--split", "val"], ["no split named 'val'"]),
         (["--method", "magic"], ["--method", "hirescam", "'magic'"]),
-        (["--method", "cam"], ["the method cam does not fit 'cnn'", "hirescam"]),
+        (["--method", "cam"], ["the method cam does not fit", "hirescam"]),
         (["--masks", "dataset", "--dataset", "cifar10", "--data-root", "{cifar}"],
          ["has no object masks"]),
         (["--device", "cuda:77"], ["the device 'cuda:77'"]),
@@ -101,7 +101,12 @@ def test_the_job_files_are_valid(job: str) -> None:
         (["--batch-size", "0"], ["--batch-size", "at least 1"]),
         (["--std", "0", "1", "1"], ["--std", "three numbers above 0"]),
         (["--mean", "nan", "0", "0"], ["--mean", "three finite numbers"]),
-        (["--image-size", "64"], ["--image-size goes with folder:PATH"]),
+        (["--image-size", "5"], ["--image-size", "greater than or equal to 8"]),
+        (["--image-size", "64xq"], ["--image-size", "192x256"]),
+        (["--method", "gradcam,gradcam"], ["--method", "each method once"]),
+        (["--target-layer", "layer9"], ["no layer 'layer9'", "features.2.2 (128×8×8)"]),
+        (["--target-layer", "classifier.1"], ["no layer 'classifier.1'"]),
+        (["--class-map", "absent.toml"], ["the class map absent.toml does not exist"]),
         (["--device", "meta"], ["the device 'meta'"]),
         (["--config", "absent.toml"], ["absent.toml does not exist"]),
         (["--frobnicate"], ["--frobnicate"]),
@@ -313,7 +318,7 @@ def test_a_published_checkpoint_keeps_its_accuracy(tmp_path: Path) -> None:
 def test_shipped_weights_reach_the_accuracy_of_their_card(model: str, tmp_path: Path) -> None:
     import json
 
-    from audit.models.opening import WEIGHTS
+    from audit.models.sources import WEIGHTS
 
     card = json.loads((WEIGHTS / f"cifar10-{model}" / "card.json").read_text())
     result = audit(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from audit.cam import Resampler, gradcam, hirescam
+from audit.cam import Method, Resampler, gradcam, hirescam
+from audit.explaining import Explainer
 from audit.models import cut
 from audit.step import STATUSES, AuditStep, status_code
 from tests.conftest import ARCHITECTURES, random_model
@@ -18,16 +20,17 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 OK = status_code("ok")
 
 
-def make(architecture: str, **settings: object) -> tuple[AuditStep, nn.Module]:
+def make(
+    architecture: str,
+    methods: tuple[Method, ...] = ("hirescam",),
+    channels: int = 3,
+    **settings: Any,
+) -> tuple[AuditStep, nn.Module]:
     model = random_model(architecture, seed=2)
-    step = AuditStep(
-        cut(model, (32, 32)),
-        mean=MEAN,
-        std=STD,
-        image_size=(32, 32),
-        **settings,  # type: ignore[arg-type]
+    explainer = Explainer(
+        cut(model, (32, 32)), mean=MEAN, std=STD, methods=methods, channels=channels
     )
-    return step, model
+    return AuditStep(explainer, image_size=(32, 32), **settings), model
 
 
 def batch(count: int) -> tuple[torch.Tensor, ...]:
@@ -42,7 +45,7 @@ def batch(count: int) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("method", ["hirescam", "gradcam"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_equal_to_a_slow_float64_reference(architecture: str, method: str) -> None:
-    step, model = make(architecture, method=method)
+    step, model = make(architecture, methods=(method,))
     data = batch(6)
     columns = step(*data).columns
     model = copy.deepcopy(model).double()
@@ -51,7 +54,8 @@ def test_equal_to_a_slow_float64_reference(architecture: str, method: str) -> No
     mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (MEAN, STD))
     scored = 0
     for n in range(6):
-        leaf = backbone((data[0][n : n + 1].double() / 255 - mean) / std).requires_grad_()
+        (given,) = backbone((data[0][n : n + 1].double() / 255 - mean) / std)
+        leaf = given.requires_grad_()
         logits = head(leaf)
         target = int(logits.argmax())
         (gradient,) = torch.autograd.grad(logits[0, target], leaf)

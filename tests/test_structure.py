@@ -12,8 +12,9 @@ import audit
 PACKAGE = Path(audit.__file__).parent
 # From the first room to the last; a module may import its own room and those before it.
 ROOMS = (
-    "errors", "config", "files", "devices", "data", "masks", "models", "training", "cam", "score",
-    "step", "run", "tables", "report", "inputs", "job", "cli",
+    "errors", "config", "files", "devices", "data", "masks", "models", "training", "cam",
+    "explaining", "sanity",
+    "score", "step", "run", "tables", "report", "inputs", "job", "explain", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}
 
@@ -78,7 +79,7 @@ def test_only_the_command_reads_the_environment() -> None:
 
 
 def test_public_names() -> None:
-    assert audit.__all__ == ["__version__", "load_run", "run_audit"]
+    assert audit.__all__ == ["__version__", "explain_images", "load_run", "run_audit"]
     assert all(getattr(audit, name) for name in audit.__all__)
 
 

@@ -1,16 +1,34 @@
 """Class activation maps: features and head to maps, and maps between grid and image."""
 
-from audit.cam.methods import METHODS, Method, cam, gradcam, hirescam, top_channels
+from audit.cam.masked import ablationcam, scorecam
+from audit.cam.methods import (
+    METHODS,
+    Method,
+    cam,
+    eigencam,
+    gradcam,
+    gradcam_plus_plus,
+    hirescam,
+    layercam,
+    top_channels,
+    xgradcam,
+)
 from audit.cam.resample import Resampler, bilinear_matrix, to_image
 
 __all__ = [
     "METHODS",
     "Method",
     "Resampler",
+    "ablationcam",
     "bilinear_matrix",
     "cam",
+    "eigencam",
     "gradcam",
+    "gradcam_plus_plus",
     "hirescam",
+    "layercam",
+    "scorecam",
     "to_image",
     "top_channels",
+    "xgradcam",
 ]

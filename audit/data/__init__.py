@@ -1,7 +1,17 @@
 """Where images, labels and dataset masks come from."""
 
+from audit.data.geometry import Geometry
 from audit.data.loader import iterate
 from audit.data.sources import DATASETS, open_split
 from audit.data.split import ArraySplit, Batch, LimitedSplit, Split
 
-__all__ = ["DATASETS", "ArraySplit", "Batch", "LimitedSplit", "Split", "iterate", "open_split"]
+__all__ = [
+    "DATASETS",
+    "ArraySplit",
+    "Batch",
+    "Geometry",
+    "LimitedSplit",
+    "Split",
+    "iterate",
+    "open_split",
+]

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import torch
 
 from audit.data.decode import UnreadableImage, decode_rgb
-from audit.data.split import BAD_LABEL, OK, UNREADABLE, ArraySplit, Batch, Split
+from audit.data.geometry import Geometry
+from audit.data.split import BAD_LABEL, OK, UNREADABLE, ArraySplit, Batch, Split, frame
 from audit.errors import DataError
 
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -87,6 +88,10 @@ class HubParquetSplit:
         for file in self._files:
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         return digest.hexdigest()
+
+    def framed(self, geometry: Geometry) -> Split:
+        """See :class:`audit.data.split.Split`."""
+        return frame(self, geometry)
 
     def __len__(self) -> int:
         return len(self._labels)

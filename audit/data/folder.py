@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -10,30 +11,30 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms import v2
 
 from audit.data.decode import UnreadableImage, decode_mask, decode_rgb
+from audit.data.geometry import Geometry
 from audit.data.split import MASK_MISMATCH, MASK_MISSING, OK, UNREADABLE, Batch
 from audit.errors import DataError
 
+_GEOMETRY = Geometry.square(32)
 # Folders that are splits rather than classes.
 _PARTS = ("train", "val", "valid", "validation", "test")
 _MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 
 
-def open_folder(path: Path, part: str, *, mask_root: Path | None, image_size: int) -> FolderSplit:
+def open_folder(path: Path, part: str, *, mask_root: Path | None) -> FolderSplit:
     """Open a folder of images.
 
     Args:
         path: Holds one sub-folder a class; or ``path/part`` does.
         part: The split's name.
         mask_root: A parallel tree: ``mask_root/<class>/<stem>.png`` (or ``…/part/<class>/…``).
-        image_size: Side of the square that images are resized (short side) and cropped to.
 
     Returns:
-        The split. Classes are the sub-folders' names, sorted; one without images stays a class.
+        The split, 32×32 until it is ``framed``. Classes are the sub-folders' names, sorted; one
+        without images stays a class.
 
     Raises:
         DataError: If a folder is absent or holds no classes.
@@ -58,7 +59,7 @@ def open_folder(path: Path, part: str, *, mask_root: Path | None, image_size: in
                 f"{mask_root} holds the images, not their masks",
                 expected="another folder with the same tree of mask files",
             )
-    return FolderSplit(path.resolve().name, part, folder, classes, masks, image_size)
+    return FolderSplit(path.resolve().name, part, folder, classes, masks, _GEOMETRY)
 
 
 def _folder_of_part(path: Path, part: str) -> Path:
@@ -108,12 +109,11 @@ class FolderSplit:
         folder: Path,
         classes: tuple[str, ...],
         masks: Path | None,
-        image_size: int,
+        geometry: Geometry,
     ) -> None:
         self.name = name
         self.part = part
         self.classes = tuple(_as_text(Path(c)) for c in classes)
-        self.image_size = (image_size, image_size)
         self.has_masks = masks is not None
         self.facts: Mapping[str, object] = {}
         self._folder = folder
@@ -123,14 +123,16 @@ class FolderSplit:
             for label, name in enumerate(classes)
             for file in _images_in(folder / name)
         ]
-        # The mask takes the image's kernel, so that both keep one geometry to the sub-pixel.
-        self._geometry = v2.Compose(
-            [v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size)]
-        )
+        self._geometry = geometry
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """See :class:`audit.data.split.Split`."""
+        return self._geometry.size
 
     def fingerprint(self) -> str:
         """See :class:`audit.data.split.Split`."""
-        digest = hashlib.sha256(repr((self.classes, self.image_size)).encode())
+        digest = hashlib.sha256(repr((self.classes, self._geometry)).encode())
         files = [file for file, _ in self._files]
         files += [mask for mask in map(self._mask_of, files) if mask is not None]
         with ThreadPoolExecutor() as pool:
@@ -139,6 +141,13 @@ class FolderSplit:
                 digest.update(os.fsencode(file.relative_to(root or self._folder)))
                 digest.update(f" {content}\n".encode())
         return digest.hexdigest()
+
+    def framed(self, geometry: Geometry) -> FolderSplit:
+        """See :class:`audit.data.split.Split`."""
+        # A copy, because walking a large folder again takes minutes.
+        other = copy.copy(self)
+        other._geometry = geometry
+        return other
 
     def __len__(self) -> int:
         return len(self._files)
@@ -168,20 +177,21 @@ class FolderSplit:
             image = decode_rgb(file.read_bytes())
         except (OSError, UnreadableImage):
             return UNREADABLE, None, None
-        framed = self._geometry(tv_tensors.Image(image)).as_subclass(Tensor)
+        status, mask = self._read_mask(file, image.shape[1:])
+        return status, *self._geometry(image, mask)
+
+    def _read_mask(self, file: Path, size: torch.Size) -> tuple[str, Tensor | None]:
+        """The mask of an image of this size, and what is wrong where there is none."""
         if self._masks is None:
-            return OK, framed, None
+            return OK, None
         mask_file = self._mask_of(file)
         if mask_file is None:
-            return MASK_MISSING, framed, None
+            return MASK_MISSING, None
         try:
             mask = decode_mask(mask_file.read_bytes())
         except (OSError, UnreadableImage):
-            return MASK_MISSING, framed, None
-        if mask.shape != image.shape[1:]:
-            return MASK_MISMATCH, framed, None
-        soft = self._geometry(tv_tensors.Image(mask[None])).as_subclass(Tensor)
-        return OK, framed, soft[0].clamp(0, 1)
+            return MASK_MISSING, None
+        return (OK, mask) if mask.shape == size else (MASK_MISMATCH, None)
 
     def _mask_of(self, file: Path) -> Path | None:
         if self._masks is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from audit.data.cifar import open_cifar
 from audit.data.demo import open_demo
 from audit.data.folder import open_folder
+from audit.data.geometry import Geometry
 from audit.data.split import LimitedSplit, Split
 from audit.errors import DataError
 
@@ -30,8 +31,8 @@ def open_split(
         part: The split's name; for folders ``PATH/part`` is used where it exists.
         root: Where the data of ``cifar10`` and ``cifar100`` lies.
         mask_root: For folders: a parallel tree of object masks.
-        image_size: For folders: side of the square that images are resized and cropped to;
-            ``None`` is 32.
+        image_size: Side of the square that images are resized (short side) and cropped to;
+            ``None`` is the dataset's own size, for folders 32.
         limit: Keep this many samples, evenly spaced.
         download: Allow a download where the data is absent.
 
@@ -39,13 +40,16 @@ def open_split(
         The split.
 
     Raises:
-        DataError: If there is no such dataset or split, or it holds no samples.
+        DataError: If there is no such dataset or split, or it holds no samples, or ``image_size``
+            is no size.
 
     Example:
         >>> len(open_split("demo", "test"))
         797
     """
-    split = _open(dataset, part, root, mask_root, image_size, download)
+    split = _open(dataset, part, root, mask_root, download)
+    if image_size is not None:
+        split = split.framed(Geometry.square(image_size))
     if limit is not None:
         split = LimitedSplit(split, limit)
     if len(split) == 0:
@@ -63,7 +67,6 @@ def _open(
     part: str,
     root: Path,
     mask_root: Path | None,
-    image_size: int | None,
     download: bool,
 ) -> Split:
     kind, _, path = dataset.partition(":")
@@ -71,17 +74,13 @@ def _open(
         raise DataError(
             "--mask-root goes with folder:PATH datasets only", found=f"--dataset {dataset}"
         )
-    if image_size is not None and kind != "folder":
-        raise DataError(
-            "--image-size goes with folder:PATH datasets only", found=f"--dataset {dataset}"
-        )
     match kind:
         case "demo" if not path:
             return open_demo(part)
         case "cifar10" | "cifar100" if not path:
             return open_cifar(kind, part, root, download=download)
         case "folder" if path:
-            return open_folder(Path(path), part, mask_root=mask_root, image_size=image_size or 32)
+            return open_folder(Path(path), part, mask_root=mask_root)
     raise DataError(
         f"unknown dataset '{dataset}'",
         expected=" | ".join(DATASETS),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from audit.data.geometry import Geometry
 
 OK = "ok"
 UNREADABLE = "unreadable"
@@ -86,6 +88,9 @@ class Split(Protocol):
     def fingerprint(self) -> str:
         """A digest of the content: equal for equal images, labels and masks."""
 
+    def framed(self, geometry: Geometry) -> Split:
+        """The same samples in another geometry; it applies to the pictures as they were stored."""
+
     def __len__(self) -> int: ...
 
     def __getitems__(self, indices: Sequence[int]) -> Batch: ...
@@ -136,6 +141,10 @@ class ArraySplit:
                 digest.update(array.numpy().tobytes())
         return digest.hexdigest()
 
+    def framed(self, geometry: Geometry) -> Split:
+        """See :class:`Split`."""
+        return frame(self, geometry)
+
     def __len__(self) -> int:
         return len(self.sample_ids)
 
@@ -149,6 +158,71 @@ class ArraySplit:
             object_mask=None if self.masks is None else self.masks[index].float(),
             status=[OK] * len(indices),
         )
+
+
+def frame(split: Split, geometry: Geometry) -> Split:
+    """Bring a split whose pictures all have one size into another geometry.
+
+    Args:
+        split: A split with its pictures at the size that they were stored in.
+        geometry: How they become what the model sees.
+
+    Returns:
+        A :class:`FramedSplit`, or ``split`` itself where the geometry would change nothing.
+
+    Example:
+        >>> from audit.data.demo import open_demo
+        >>> split = open_demo("test")
+        >>> frame(split, Geometry.square(32)) is split
+        True
+        >>> frame(split, Geometry(size=(48, 64), resize=64)).image_size
+        (48, 64)
+    """
+    return split if geometry.keeps(*split.image_size) else FramedSplit(split, geometry)
+
+
+class FramedSplit:
+    """A split in another geometry, resized and cropped batch by batch as it is fetched.
+
+    Args:
+        split: A split with its pictures at the size that they were stored in.
+        geometry: How they become what the model sees.
+
+    Example:
+        >>> split = ArraySplit(
+        ...     name="two", part="test", classes=("a", "b"), sample_ids=("x", "y"),
+        ...     images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8), labels=torch.tensor([0, 1]))
+        >>> FramedSplit(split, Geometry.square(8)).__getitems__([1]).images.shape
+        torch.Size([1, 3, 8, 8])
+    """
+
+    def __init__(self, split: Split, geometry: Geometry) -> None:
+        self._split = split
+        self._geometry = geometry
+        self.name = split.name
+        self.part = split.part
+        self.classes = split.classes
+        self.image_size = geometry.size
+        self.has_masks = split.has_masks
+        self.in_memory = split.in_memory
+        self.facts = split.facts
+
+    def fingerprint(self) -> str:
+        """See :class:`Split`."""
+        framed = f"{self._split.fingerprint()} {self._geometry}"
+        return hashlib.sha256(framed.encode()).hexdigest()
+
+    def framed(self, geometry: Geometry) -> Split:
+        """See :class:`Split`."""
+        return self._split.framed(geometry)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        batch = self._split.__getitems__(indices)
+        images, masks = self._geometry(batch.images, batch.object_mask)
+        return replace(batch, images=images, object_mask=masks)
 
 
 class LimitedSplit:
@@ -183,16 +257,13 @@ class LimitedSplit:
         chosen = f"{self._split.fingerprint()} {self._chosen}"
         return hashlib.sha256(chosen.encode()).hexdigest()
 
+    def framed(self, geometry: Geometry) -> Split:
+        """See :class:`Split`."""
+        return LimitedSplit(self._split.framed(geometry), len(self))
+
     def __len__(self) -> int:
         return len(self._chosen)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         batch = self._split.__getitems__([self._chosen[i] for i in indices])
-        return Batch(
-            index=torch.as_tensor(indices, dtype=torch.int64),
-            sample_id=batch.sample_id,
-            images=batch.images,
-            labels=batch.labels,
-            object_mask=batch.object_mask,
-            status=batch.status,
-        )
+        return replace(batch, index=torch.as_tensor(indices, dtype=torch.int64))

@@ -1,7 +1,23 @@
-"""Classifiers: those that come with the audit, opening weights, cutting into features and head."""
+"""Classifiers: opening anyone's, loading weights, cutting into features and head."""
 
 from audit.models.architectures import ARCHITECTURES, build
-from audit.models.opening import Classifier, open_classifier
-from audit.models.tap import Cut, cut
+from audit.models.frozen import evaluation, plain_kernels
+from audit.models.network import Request
+from audit.models.opening import Classifier, Wanted, open_classifier
+from audit.models.preprocessing import PreprocessingFlags
+from audit.models.tap import Cut, cut, list_layers
 
-__all__ = ["ARCHITECTURES", "Classifier", "Cut", "build", "cut", "open_classifier"]
+__all__ = [
+    "ARCHITECTURES",
+    "Classifier",
+    "Cut",
+    "PreprocessingFlags",
+    "Request",
+    "Wanted",
+    "build",
+    "cut",
+    "evaluation",
+    "list_layers",
+    "open_classifier",
+    "plain_kernels",
+]

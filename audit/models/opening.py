@@ -1,151 +1,343 @@
-"""From a model's name and checkpoint to a classifier that is ready to be audited."""
+"""From what the user names to a classifier whose outputs are the data's classes."""
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from audit.errors import ModelError
-from audit.models.architectures import ARCHITECTURES, build
-from audit.models.checkpoint import Checkpoint, load_into, read_checkpoint
+from audit.models.classmap import ClassMap, MappedClasses, match_names, read_class_map
+from audit.models.frozen import freeze
+from audit.models.network import Network, Request
+from audit.models.preprocessing import Preprocessing, PreprocessingFlags, Triple
+from audit.models.probe import probe_images, run_probe
+from audit.models.programs import FirstLogits, logits_of
+from audit.models.sources import from_module, open_network
 
-WEIGHTS = Path(__file__).parent / "weights"
-
-Triple = tuple[float, float, float]
+# How far logits may be from each other and be the same, relative to their size.
+_STEADY = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A network with what is needed to feed it.
+    """A network with what is needed to feed it and to read it.
 
     Attributes:
-        module: In evaluation mode, without gradients.
+        module: Normalised images to logits, one for each class of the data. It may be a wrapper
+            around the user's network, which is shared, not copied.
         architecture: Its name.
         weights: Where the weights came from, for people.
-        sha256: Of the weights' file.
-        mean: Of the normalisation, for values in [0, 1].
-        std: Likewise.
+        sha256: Of the weights, and of the code where that is the user's.
+        preprocessing: Size, crop and normalisation.
+        classes: Names of the outputs.
+        classmap: Which outputs of the network make up each class; ``None`` where they are the
+            same.
+        batch: The only number of images that the network takes at a time; ``None`` for any.
+        notes: What the user should know.
     """
 
     module: nn.Module
     architecture: str
     weights: str
     sha256: str
-    mean: Triple
-    std: Triple
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    classmap: ClassMap | None = None
+    batch: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> Triple:
+        """Of the normalisation, for values in [0, 1]."""
+        assert self.preprocessing.mean is not None
+        return self.preprocessing.mean
+
+    @property
+    def std(self) -> Triple:
+        """Likewise."""
+        assert self.preprocessing.std is not None
+        return self.preprocessing.std
 
 
-def shipped_weights(dataset: str, architecture: str) -> Path | None:
-    """The weights that come with the audit for a dataset, if there are any."""
-    if not dataset.isalnum():
-        return None
-    file = WEIGHTS / f"{dataset}-{architecture}" / "model.safetensors"
-    return file if file.is_file() else None
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the data asks of a classifier.
+
+    Attributes:
+        classes: The data's class names; ``None`` takes the network's own outputs as classes.
+        native_size: H and W of the data's images, where they all have one size.
+        flags: What the user says of the preprocessing.
+        class_map: A file, see :func:`audit.models.classmap.read_class_map`.
+    """
+
+    classes: Sequence[str] | None
+    native_size: tuple[int, int] | None = None
+    flags: PreprocessingFlags = field(default_factory=PreprocessingFlags)
+    class_map: Path | None = None
 
 
-def open_classifier(
-    architecture: str | None,
-    checkpoint: Path | None,
-    *,
-    dataset: str,
-    classes: Sequence[str],
-    mean: Triple | None = None,
-    std: Triple | None = None,
-) -> Classifier:
-    """Build the network and load its weights.
+def open_classifier(source: Request | nn.Module, wanted: Wanted) -> Classifier:
+    """Open a network, load its weights and settle its images and classes.
 
     Args:
-        architecture: ``cnn``, ``cnn-se`` or ``resnet20``; ``None`` takes what the checkpoint
-            says of itself, else ``cnn``.
-        checkpoint: Weights; ``None`` takes those that come with the audit for ``dataset``.
-        dataset: The dataset as the user names it.
-        classes: The split's class names.
-        mean: Overrides the checkpoint's.
-        std: Overrides the checkpoint's.
+        source: What the user asked for, or a network that is at hand.
+        wanted: What the data asks.
 
     Returns:
         The classifier, on the CPU.
 
     Raises:
-        ModelError: If the model is unknown, its weights are absent or do not fit.
+        ModelError: If the model is unknown, its weights are absent or do not fit, it does not run
+            on such images, or its classes are others.
     """
-    loaded = read_checkpoint(checkpoint) if checkpoint is not None else None
-    name = architecture or (loaded.about.get("architecture") if loaded else None) or "cnn"
-    module = build(str(name), len(classes))
-    if loaded is None:
-        loaded = read_checkpoint(_shipped_or_refuse(dataset, str(name)))
-    _check_classes(loaded, module, classes)
-    load_into(module, loaded, str(name))
-    normalisation = [
-        _triple(flag if flag is not None else loaded.about.get(key), key, loaded)
-        for key, flag in (("mean", mean), ("std", std))
-    ]
+    network = from_module(source) if isinstance(source, nn.Module) else open_network(source)
+    preprocessing = _settled(network, wanted)
+    size = preprocessing.geometry.size if preprocessing.geometry else wanted.native_size
+    assert size is not None
+    proven = _proven(network, size)
+    network = replace(network, notes=network.notes + proven.notes)
+    classmap, notes = _classmap(network, wanted, proven.outputs)
+    module = proven.module if classmap is None else MappedClasses(proven.module, classmap)
+    if not isinstance(source, nn.Module):
+        freeze(module)
     return Classifier(
-        module=module.eval().requires_grad_(False),
-        architecture=str(name),
-        weights="shipped with audit" if checkpoint is None else str(checkpoint),
-        sha256=loaded.sha256,
-        mean=normalisation[0],
-        std=normalisation[1],
+        module=module,
+        architecture=network.name,
+        weights=network.weights,
+        sha256=network.identity,
+        preprocessing=preprocessing,
+        classes=_names(network, wanted, proven.outputs),
+        classmap=classmap,
+        batch=proven.batch,
+        notes=network.notes + notes,
     )
 
 
-def _shipped_or_refuse(dataset: str, architecture: str) -> Path:
-    file = shipped_weights(dataset, architecture)
-    if file is not None:
-        return file
-    shipped = sorted(folder.parent.name for folder in WEIGHTS.glob("*/model.safetensors"))
-    raise ModelError(
-        f"no weights for '{architecture}' on '{dataset}' come with audit",
-        expected="--checkpoint FILE, or one of the shipped pairs: " + ", ".join(shipped),
-        remedy=f"train some: audit train --dataset {dataset} --model {architecture}",
+def _settled(network: Network, wanted: Wanted) -> Preprocessing:
+    """The network's word, overridden by flags; images of one size keep it if nobody objects."""
+    own = network.preprocessing
+    if wanted.native_size is not None and network.usual_size:
+        # Small images of one size: a network trained on them sees them whole.
+        own = replace(own, geometry=None)
+    settled = wanted.flags.applied_to(own)
+    if settled.geometry is None and wanted.native_size is None:
+        raise ModelError(
+            f"the size of the images that '{network.name}' wants is not known",
+            expected="--image-size N or HxW",
+            remedy="for ImageNet's usual values: --preprocessing imagenet",
+        )
+    for key in ("mean", "std"):
+        if getattr(settled, key) is None:
+            raise ModelError(
+                f"how the images of '{network.name}' were normalised is not known",
+                expected=f"--{key} R G B, for values in [0, 1]",
+                found=f"no {key} with {network.weights}",
+                remedy="give the training's constants; for ImageNet's: --preprocessing imagenet, "
+                "or --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225",
+            )
+    return settled
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Proven:
+    """A network that was seen to give logits.
+
+    Attributes:
+        module: Wrapped, if it returns more than logits.
+        outputs: How many logits.
+        batch: The only number of images it takes; ``None`` for any.
+        notes: What was seen of them.
+    """
+
+    module: nn.Module
+    outputs: int
+    batch: int | None
+    notes: tuple[str, ...]
+
+
+def _proven(network: Network, size: tuple[int, int]) -> _Proven:
+    module, name = network.module, network.name
+    _refuse_more_inputs(module, name)
+    images = probe_images(network.batch or 2, size)
+    batch, output = _first_run(network, images)
+    images = images[:batch]
+    logits = logits_of(output)
+    _refuse_no_logits(logits, len(images), name)
+    module = module if logits is output else FirstLogits(module)
+    _refuse_unsteady(module, images, logits, name)
+    return _Proven(
+        module=module, outputs=int(logits.shape[1]), batch=batch, notes=_notes_on(logits, name)
     )
 
 
-def _check_classes(checkpoint: Checkpoint, module: nn.Module, classes: Sequence[str]) -> None:
-    named = checkpoint.about.get("classes")
-    if isinstance(named, list) and len(named) == len(classes) and named != list(classes):
-        raise ModelError(
-            f"{checkpoint.path} was trained on other classes than the split's",
-            expected=", ".join(classes),
-            found=", ".join(map(str, named)),
-        )
-    last = [n for n, m in module.named_modules() if isinstance(m, nn.Linear)][-1]
-    weight = checkpoint.tensors.get(f"{last}.weight")
-    own = module.get_parameter(f"{last}.weight")
-    if weight is not None and weight.shape[1:] == own.shape[1:] and len(weight) != len(classes):
-        raise ModelError(
-            f"{checkpoint.path} has another number of classes than the split",
-            expected=f"{len(classes)}",
-            found=f"{len(weight)}",
-            remedy="audit it on the dataset it was trained for",
-        )
-
-
-def _triple(value: object, key: str, checkpoint: Checkpoint) -> Triple:
-    if value is None:
-        raise ModelError(
-            f"{checkpoint.path} does not say how its images were normalised",
-            expected=f"--{key} R G B, for values in [0, 1]",
-            found=f"no {key} in the file",
-            remedy="give the training's constants; ImageNet's are "
-            "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225",
-        )
-    numbers = list(value) if isinstance(value, (list, tuple)) else []
-    least = 0.0 if key == "std" else -math.inf
-    if len(numbers) != 3 or not all(
-        isinstance(n, (int, float)) and math.isfinite(n) and n > least for n in numbers
+def _first_run(network: Network, images: Tensor) -> tuple[int | None, Any]:
+    """The only batch size, and what the network gives for that many of the images."""
+    try:
+        output = run_probe(network.module, images, network.name)
+    except ModelError:
+        if not isinstance(network.module, torch.jit.ScriptModule):
+            raise
+        output = None
+    logits = logits_of(output)
+    if isinstance(network.module, torch.jit.ScriptModule) and (
+        output is None or (isinstance(logits, Tensor) and len(logits) != len(images))
     ):
+        # Tracing to TorchScript can freeze the batch size of the example, usually 1.
+        return 1, run_probe(network.module, images[:1], network.name)
+    return network.batch, output
+
+
+def _refuse_unsteady(module: nn.Module, images: Tensor, logits: Tensor, name: str) -> None:
+    """Refuse logits that are drawn, or that depend on the other images of the batch."""
+    others = images.clone()
+    if len(images) > 1:
+        others[-1] *= -2
+    again = logits_of(run_probe(module, others, name))
+    same = len(images) - 1 or 1
+    gap = float((again[:same] - logits[:same]).abs().max())
+    if gap > _STEADY * (1 + float(logits.abs().max())):
         raise ModelError(
-            f"the {key} of the normalisation is not valid",
-            expected="three finite numbers" + (" above 0" if key == "std" else ""),
-            found=repr(value),
+            f"'{name}' gives the same image other logits each time",
+            expected="logits that depend on the image alone",
+            found=f"logits that differ by up to {gap:.3g}, with dropout, batch statistics, or a "
+            "branch on the whole batch",
+            remedy="if it was exported or traced in training mode, call eval() before that",
         )
-    return float(numbers[0]), float(numbers[1]), float(numbers[2])
 
 
-__all__ = ["ARCHITECTURES", "Classifier", "open_classifier", "shipped_weights"]
+def _notes_on(logits: Tensor, name: str) -> tuple[str, ...]:
+    sums = logits.sum(dim=1)
+    if logits.shape[1] < 2 or float(logits.min()) < 0 or float((sums - 1).abs().max()) > _STEADY:
+        return ()
+    return (
+        f"'{name}' gives probabilities, not logits: contributions are shares of these; better "
+        "audit it without its softmax",
+    )
+
+
+def _refuse_no_logits(output: Any, count: int, name: str) -> None:
+    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != count:
+        shown = type(output).__name__
+        if isinstance(output, Tensor):
+            shown = "×".join(map(str, output.shape))
+        raise ModelError(
+            f"'{name}' does not give logits",
+            expected=f"a tensor of {count}×classes for {count} images",
+            found=shown,
+        )
+    if not bool(torch.isfinite(output).all()):
+        raise ModelError(
+            f"'{name}' gives logits that are not finite",
+            expected="finite numbers for any image",
+            found=f"{int((~torch.isfinite(output)).sum())} NaN or infinite of {output.numel()}",
+            remedy="check the weights, and that mean and std are the training's",
+        )
+
+
+def _names(network: Network, wanted: Wanted, outputs: int) -> tuple[str, ...]:
+    if wanted.classes is not None:
+        return tuple(wanted.classes)
+    if network.classes is not None and len(network.classes) == outputs:
+        return network.classes
+    return tuple(f"class {number}" for number in range(outputs))
+
+
+def _classmap(
+    network: Network, wanted: Wanted, outputs: int
+) -> tuple[ClassMap | None, tuple[str, ...]]:
+    """Which outputs make up each class of the data, and what the user should know of that."""
+    names = network.classes
+    notes: tuple[str, ...] = ()
+    if names is not None and len(names) != outputs:
+        notes = (
+            f"{len(names)} class names come with {network.weights}, which has {outputs} outputs: "
+            "they are left aside",
+        )
+        names = None
+    if wanted.class_map is not None:
+        if wanted.classes is None:
+            raise ModelError("a class map needs the names of the data's classes")
+        return read_class_map(wanted.class_map, wanted.classes, outputs, names), notes
+    if wanted.classes is None or (names is not None and list(names) == list(wanted.classes)):
+        return None, notes
+    matched = match_names(wanted.classes, names) if names is not None else None
+    if matched is not None:
+        same = matched.members == tuple((n,) for n in range(outputs))
+        return None if same else matched, notes
+    if outputs != len(wanted.classes):
+        raise _another_number(network, wanted.classes, outputs)
+    if names is None:
+        return None, notes
+    if network.sure_of_classes:
+        raise ModelError(
+            f"{network.weights} was trained on other classes than the data's",
+            expected=", ".join(wanted.classes),
+            found=", ".join(names),
+            remedy="say which outputs make up each class: --class-map FILE",
+        )
+    differs = next(n for n in range(outputs) if names[n] != wanted.classes[n])
+    note = (
+        f"the data's classes are taken in the order of the outputs, which are usually called "
+        f"otherwise: output {differs} is '{wanted.classes[differs]}', usually '{names[differs]}'"
+    )
+    return None, (*notes, note)
+
+
+def _another_number(network: Network, classes: Sequence[str], outputs: int) -> ModelError:
+    remedy = (
+        "audit it on the data it was trained for, or say which outputs make up each class: "
+        "--class-map FILE"
+    )
+    if outputs == 1:
+        remedy = "wrap it in a module that gives two logits, for one number z: 0 and z"
+    return ModelError(
+        f"{network.weights} has another number of classes than the data",
+        expected=f"{len(classes)} outputs: {', '.join(classes[:4])}"
+        + (" …" if len(classes) > 4 else ""),
+        found=f"{outputs}",
+        remedy=remedy,
+    )
+
+
+def _refuse_more_inputs(module: nn.Module, name: str) -> None:
+    needed = _inputs_of(module)
+    if len(needed) == 1:
+        return
+    raise ModelError(
+        f"'{name}' does not take images alone",
+        expected="a network with one input, images N×3×H×W",
+        found=f"{len(needed)} inputs: {', '.join(needed)}" if needed else "no input",
+        remedy="wrap it in a module that fixes the others",
+    )
+
+
+def _inputs_of(module: nn.Module) -> list[str]:
+    if isinstance(module, torch.jit.ScriptModule):
+        schema: Any = module.forward.schema  # type: ignore[attr-defined]
+        return [a.name for a in schema.arguments[1:] if not a.has_default_value()]
+    if isinstance(module, torch.fx.GraphModule):
+        return [node.name for node in module.graph.nodes if node.op == "placeholder"]
+    if type(module).forward is nn.Module.forward or "_forward_unimplemented" in repr(
+        module.forward
+    ):
+        return []
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return ["images"]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return ["images"]
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    )
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in positional]
+    needed += [p.name for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    # All defaulted: the first is the images.
+    return needed or [p.name for p in parameters][:1]

@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch import Tensor, nn
 
 from audit.errors import ModelError
+from audit.models.biases import bias_tangents
+from audit.models.frozen import evaluation, plain_kernels
+from audit.models.graph import NotCapturedError
+from audit.models.graph_network import GraphNetwork
+from audit.models.halves import FixedBatch, Front, Head, Layer, Tail
+from audit.models.hooks import HookedNetwork
+from audit.models.probe import probe_images, run_probe
+
+# How far the logits of the two halves may be from the whole's, relative to their size.
+TOLERANCE = 1e-4
+# Tokens are preferred over a map only if more than this share of the network lies between.
+_LITTLE = 0.02
+_MOST_COLUMNS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fused:
+    """Several layers in one pass.
+
+    Attributes:
+        front: Images to the features of the earliest layer and what else its tail reads.
+        tail: These to the features of the later layers in order, the tokens before the last
+            one's if there are any, and the logits.
+        grids: h and w of each layer, the earliest first.
+    """
+
+    front: nn.Module
+    tail: nn.Module
+    grids: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """A classifier as two functions, ``head(backbone(x)) == model(x)``.
+    """A classifier as two functions, ``head(*backbone(x)) == model(x)``.
 
     Attributes:
-        backbone: Normalised images N×3×H×W to features N×C×h×w.
-        head: Features to logits N×K.
+        backbone: Normalised images N×3×H×W to a tuple: features N×C×h×w, and whatever else the
+            head reads (class tokens; other activations where the layer is bypassed).
+        head: These to logits N×K.
         layer: Name of the target layer, for people.
         channels: C.
         grid: h and w.
-        linear: Weight K×C of the linear layer if the head is global average pooling and one
-            linear layer, else ``None``.
+        outputs: K.
+        linear: Weight K×C if the head is global average pooling and a linear map, else ``None``.
+        biases: What each bias of the head adds, by parameter.
+        rest: How many tensors the head reads beside the features.
+        how: What made the cut: ``torch.fx``, ``torch.export``, ``TorchScript`` or ``hooks``.
+        fused: Further layers whose maps are averaged with the target layer's.
     """
 
     backbone: nn.Module
@@ -30,158 +65,291 @@ class Cut:
     layer: str
     channels: int
     grid: tuple[int, int]
+    outputs: int
     linear: Tensor | None
+    biases: Mapping[str, Tensor]
+    rest: int
+    how: str
+    fused: Fused | None = None
 
 
-def cut(model: nn.Module, image_size: tuple[int, int]) -> Cut:
-    """Find the target layer by one dry run and cut the model there.
+Way = Literal["any", "graph", "hooks"]
+_Network = GraphNetwork | HookedNetwork
 
-    The target layer is the last 4-D activation with more than one cell that some later operation
-    reduces in space (a pooling or a mean): the finest map that still carries the class.
+
+def cut(
+    model: nn.Module,
+    image_size: tuple[int, int],
+    *,
+    layers: Sequence[str] = (),
+    batch: int | None = None,
+    way: Way = "any",
+) -> Cut:
+    """Find the target layer by a dry run and cut the model there.
+
+    The target layer is the last activation with a grid of more than one cell that everything
+    passes through, whose cells the logits depend on, and that is more than the pooling of
+    another.
 
     Args:
-        model: In evaluation mode; is not changed.
+        model: Is afterwards as it was before.
         image_size: Height and width of the images it gets.
+        layers: Names of the layers to take instead; the last one is the target layer, the maps of
+            the others are averaged with its map.
+        batch: The only number of images that the model takes; ``None`` for any.
+        way: ``any`` cuts the graph of operations where there is one, and uses hooks otherwise.
 
     Returns:
         The two halves; they share the model's parameters.
 
     Raises:
-        ModelError: If the model cannot be traced, or has no such layer.
+        ModelError: If the model has no such layer or cannot be cut there.
 
     Example:
         >>> from audit.models.architectures import build
-        >>> cut(build("cnn", 10).eval(), (32, 32)).grid
+        >>> cut(build("cnn", 10), (32, 32)).grid
         (8, 8)
     """
-    probe = torch.linspace(-1, 1, 2 * 3 * image_size[0] * image_size[1])
-    probe = probe.view(2, 3, *image_size)
-    traced = _trace(model)
+    images = probe_images(batch or 2, image_size)
+    run_probe(model, images, type(model).__name__)
+    with evaluation(model), plain_kernels(), torch.no_grad():
+        network = _watch(model, images, batch, way)
+        try:
+            return _cut(model, network, images, layers, batch)
+        except _Unequal as unequal:
+            if way != "any" or isinstance(network, HookedNetwork):
+                raise ModelError(str(unequal)) from unequal
+        hooked = HookedNetwork(model, images)
+        try:
+            return _cut(model, hooked, images, layers, batch)
+        except _Unequal as unequal:
+            raise ModelError(str(unequal)) from unequal
+
+
+def list_layers(
+    model: nn.Module, image_size: tuple[int, int], *, batch: int | None = None
+) -> tuple[list[Layer], str, str]:
+    """Every activation that might be a target layer.
+
+    Args:
+        model: Is afterwards as it was before.
+        image_size: Height and width of the images it gets.
+        batch: The only number of images that the model takes; ``None`` for any.
+
+    Returns:
+        The layers in order, each with the reason why it is not chosen; the name of the one that
+        is, empty if none can be; and what follows the network.
+    """
+    images = probe_images(batch or 2, image_size)
+    with evaluation(model), plain_kernels(), torch.no_grad():
+        network = _watch(model, images, batch, "any")
+        examined = [_examined(network, layer) for layer in network.candidates]
+        chosen = ""
+        if any(not layer.reason for layer in examined):
+            chosen = _chosen(network, examined).name
+    return examined, chosen, network.how
+
+
+class _Unequal(Exception):  # caught here: the other way is tried then
+    """The halves do not make the whole."""
+
+
+def _watch(model: nn.Module, images: Tensor, batch: int | None, way: Way) -> _Network:
+    if way == "hooks":
+        return HookedNetwork(model, images)
     try:
-        with torch.no_grad():
-            expected = model(probe)
-            ShapeProp(traced).propagate(probe)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"the model does not run on {image_size[0]}×{image_size[1]} images",
-            found=str(error).splitlines()[0],
-            remedy="set --image-size to the size it was trained on",
-        ) from error
-    node = _target_node(traced)
-    backbone, head = _upto(traced, node), _after(traced, node)
-    with torch.no_grad():
-        features = backbone(probe)
-        if not torch.equal(head(features), expected):
-            raise ModelError(f"cutting the model at {_name(node)} changes its output")
+        return GraphNetwork(model, images, fixed=batch is not None)
+    except NotCapturedError as error:
+        if way == "graph" or any(isinstance(p, torch.jit.ScriptModule) for p in model.modules()):
+            raise ModelError(
+                "the model's operations cannot be followed", found=str(error)
+            ) from error
+        return HookedNetwork(model, images, why=str(error))
+
+
+def _cut(
+    model: nn.Module,
+    network: _Network,
+    images: Tensor,
+    names: Sequence[str],
+    batch: int | None,
+) -> Cut:
+    if names:
+        chosen = [_named(network, name) for name in names]
+        order = [layer.name for layer in network.candidates]
+        chosen.sort(key=lambda layer: order.index(layer.name))
+    else:
+        chosen = [_chosen(network)]
+    layer = chosen[-1]
+    assert layer.layout is not None
+    front, end = network.halves(layer)
+    backbone: nn.Module = Front(front, layer.layout)
+    head: nn.Module = Head(end, layer.layout)
+    fused = _fused(network, chosen, batch) if len(chosen) > 1 else None
+    if batch is not None:
+        backbone, head = FixedBatch(backbone, batch), FixedBatch(head, batch)
+    features, rest, logits = _prove(model, backbone, head, images, layer)
     return Cut(
         backbone=backbone,
         head=head,
-        layer=_name(node),
+        layer=" + ".join(each.name for each in chosen),
         channels=int(features.shape[1]),
         grid=(int(features.shape[2]), int(features.shape[3])),
-        linear=_gap_linear_weight(head, features),
+        outputs=int(logits.shape[1]),
+        linear=None if rest else _pooled_linear(head, features),
+        biases=bias_tangents(head),
+        rest=len(rest),
+        how=network.how,
+        fused=fused,
     )
 
 
-def _trace(model: nn.Module) -> fx.GraphModule:
+def _prove(
+    model: nn.Module, backbone: nn.Module, head: nn.Module, images: Tensor, layer: Layer
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     try:
-        return fx.symbolic_trace(model)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            "the model's graph cannot be traced", found=str(error).splitlines()[0]
-        ) from error
+        features, *rest = backbone(images)
+        logits = head(features, *rest)
+    except (RuntimeError, TypeError, ValueError, NameError, AttributeError) as error:
+        raise _Unequal(f"the model cannot be cut at {layer.name}: {error}") from error
+    expected = model(images)
+    scale = 1 + float(expected.abs().max())
+    if not torch.allclose(logits, expected, rtol=0, atol=TOLERANCE * scale):
+        raise _Unequal(f"cutting the model at {layer.name} changes its output")
+    return features, tuple(rest), logits
 
 
-def _shape(node: fx.Node) -> tuple[int, ...] | None:
-    return tuple(getattr(node.meta.get("tensor_meta"), "shape", ())) or None
+def _fused(network: _Network, chosen: list[Layer], batch: int | None) -> Fused:
+    for layer in chosen:
+        if layer.bypassed:
+            raise ModelError(
+                f"the layer {layer.name} cannot be averaged with others",
+                expected="layers that everything passes through",
+                found=layer.reason,
+            )
+    first, *later = chosen
+    layouts = [layer.layout for layer in chosen]
+    assert all(layout is not None for layout in layouts)
+    known = [layout for layout in layouts if layout is not None]
+    front: nn.Module = Front(network.halves(first)[0], known[0])
+    tail: nn.Module = Tail(network.tail(first, later), known[0], tuple(known[1:]))
+    if batch is not None:
+        front, tail = FixedBatch(front, batch), FixedBatch(tail, batch)
+    return Fused(front=front, tail=tail, grids=tuple(layout.grid for layout in known))
 
 
-def _target_node(traced: fx.GraphModule) -> fx.Node:
-    candidates = [node for node in traced.graph.nodes if _is_map(node) and _is_reduced(node)]
-    if not candidates:
-        maps = [
-            f"{_name(n)} {'×'.join(map(str, _shape(n) or ()))}"
-            for n in traced.graph.nodes
-            if len(_shape(n) or ()) == 4 and n.op != "placeholder"
-        ]
-        raise ModelError(
-            "the model has no layer with a map to explain",
-            expected="a 4-D activation of more than one cell that is pooled later",
-            found=", ".join(maps[-5:]) or "no 4-D activation",
-        )
-    return candidates[-1]
+def _examined(network: _Network, layer: Layer) -> Layer:
+    reason, bypassed = network.refusal(layer)
+    return replace(layer, reason=reason, bypassed=bypassed)
 
 
-def _is_map(node: fx.Node) -> bool:
-    shape = _shape(node)
-    return node.op != "placeholder" and shape is not None and len(shape) == 4 and min(shape[2:]) > 1
+def _chosen(network: _Network, examined: Sequence[Layer] | None = None) -> Layer:
+    """The last layer that can be; a map rather than tokens if hardly anything lies between."""
+    refused: list[Layer] = []
+    for number in reversed(range(len(network.candidates))):
+        layer = examined[number] if examined else _examined(network, network.candidates[number])
+        if not layer.reason:
+            return _map_before(network, number, layer, examined)
+        refused.append(layer)
+    raise _no_layer(refused, network.why)
 
 
-def _is_reduced(node: fx.Node) -> bool:
-    shape = _shape(node)
-    assert shape is not None
-    for user in node.users:
-        after = _shape(user)
-        if after is None:
-            continue
-        if len(after) == 4 and after[2] * after[3] < shape[2] * shape[3]:
-            return True
-        if len(after) != 4 and torch.Size(after).numel() < torch.Size(shape).numel():
-            return True
-    return False
-
-
-def _upto(traced: fx.GraphModule, node: fx.Node) -> fx.GraphModule:
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for old in traced.graph.nodes:
-        copies[old] = graph.node_copy(old, copies.__getitem__)
-        if old is node:
+def _map_before(
+    network: _Network, number: int, latest: Layer, examined: Sequence[Layer] | None
+) -> Layer:
+    """The last map without class tokens if hardly anything lies between, else ``latest``."""
+    assert latest.layout is not None
+    if latest.layout.prefix == 0:
+        return latest
+    for earlier in reversed(range(number)):
+        layer = network.candidates[earlier]
+        if network.parameters_between(layer, latest) >= _LITTLE:
             break
-    graph.output(copies[node])
-    return _finished(traced, graph)
+        if layer.layout is None or layer.layout.prefix:
+            continue
+        layer = examined[earlier] if examined else _examined(network, layer)
+        if not layer.reason:
+            return layer
+    return latest
 
 
-def _after(traced: fx.GraphModule, node: fx.Node) -> fx.GraphModule:
-    graph = fx.Graph()
-    copies = {node: graph.placeholder("features")}
-    seen = False
-    for old in traced.graph.nodes:
-        if seen and (old.op == "get_attr" or any(arg in copies for arg in old.all_input_nodes)):
-            stray = [arg for arg in old.all_input_nodes if arg not in copies]
-            if stray:
-                raise ModelError(
-                    f"the model cannot be cut at {_name(node)}",
-                    found=f"{_name(old)} also reads {_name(stray[0])} from before it",
-                )
-            copies[old] = graph.node_copy(old, copies.__getitem__)
-        seen = seen or old is node
-    return _finished(traced, graph)
+def _no_layer(refused: list[Layer], why: str) -> ModelError:
+    shown = [f"{layer.name} {_sides(layer)}: {layer.reason}" for layer in refused[:4]]
+    return ModelError(
+        "the model has no layer with a map to explain",
+        expected="an activation with a grid of more than one cell that everything passes through",
+        found=("; ".join(shown) or "no 4-D activation")
+        + (f"; its graph cannot be traced ({why})" if why else ""),
+        remedy="look at all of them: audit layers MODEL; take one with --target-layer",
+    )
 
 
-def _finished(traced: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
-    """The graph as a module that shares the model's parameters and holds no others."""
-    module = fx.GraphModule(traced, graph)
-    graph.eliminate_dead_code()
-    module.recompile()
-    module.delete_all_unused_submodules()
-    return module
+def _named(network: _Network, name: str) -> Layer:
+    """The layer of a name; for a module that holds others, the last of them."""
+    same = [layer for layer in network.candidates if layer.name == name]
+    inside = [layer for layer in network.candidates if layer.name.startswith(f"{name}.")]
+    with_grid = [layer for layer in same or inside if layer.layout is not None]
+    if not same and not inside:
+        raise ModelError(
+            f"the model has no layer '{name}'",
+            expected="one of " + _choices(network),
+            found=name,
+            remedy="audit layers MODEL lists all",
+        )
+    if not with_grid:
+        raise ModelError(
+            f"the layer '{name}' has no map to explain",
+            expected="a grid of more than one cell: " + _choices(network),
+            found=_sides((same or inside)[-1]),
+        )
+    examined = [_examined(network, layer) for layer in reversed(with_grid)]
+    best = next((layer for layer in examined if not layer.reason), examined[0])
+    usable = not best.reason or best.bypassed or "pools or rearranges" in best.reason
+    if not usable:
+        raise ModelError(
+            f"the layer '{name}' cannot be explained",
+            expected="a layer that decides: " + _choices(network),
+            found=best.reason,
+        )
+    return best
 
 
-def _name(node: fx.Node) -> str:
-    if node.op == "call_module":
-        return str(node.target)
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    inside = str(stack[-1][0]) if stack else ""
-    return f"{inside}.{node.name}" if inside else node.name
+def _choices(network: _Network, most: int = 5) -> str:
+    names = [layer.name for layer in network.candidates if layer.layout is not None]
+    found = []
+    for name in reversed(names):
+        layer = next(each for each in network.candidates if each.name == name)
+        if not network.refusal(layer)[0]:
+            found.append(f"{name} ({_sides(layer)})")
+        if len(found) == most:
+            break
+    return ", ".join(found) or "none"
 
 
-def _gap_linear_weight(head: nn.Module, features: Tensor) -> Tensor | None:
-    """The linear layer's weight if the head is exactly mean over cells, then that layer."""
-    linears = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    if len(linears) != 1 or linears[0].in_features != features.shape[1]:
+def _sides(layer: Layer) -> str:
+    return "×".join(map(str, layer.shape))
+
+
+def _pooled_linear(head: nn.Module, features: Tensor) -> Tensor | None:
+    """The weight of a head that is the mean over cells and a linear map, found by trying it."""
+    generator = torch.Generator().manual_seed(0)
+    trial = torch.randn(features.shape, generator=generator) * 3
+    nothing, something = head(torch.zeros_like(features)), head(trial)
+    if not bool(torch.isfinite(nothing).all() and torch.isfinite(something).all()):
         return None
-    probe = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)) * 3
-    with torch.no_grad():
-        same = torch.allclose(head(probe), linears[0](probe.mean(dim=(2, 3))), atol=1e-4)
-    return linears[0].weight if same else None
+    pooled = trial.mean(dim=(2, 3), keepdim=True).expand_as(trial)
+    scale = 1e-4 * (1 + float(nothing.abs().max() + something.abs().max()))
+    affine = torch.allclose(head(2 * trial) - nothing, 2 * (something - nothing), 0, scale)
+    if not affine or not torch.allclose(something, head(pooled), rtol=0, atol=scale):
+        return None
+    channels = int(features.shape[1])
+    columns = []
+    for start in range(0, channels, _MOST_COLUMNS_AT_ONCE):
+        basis = torch.eye(channels)[start : start + _MOST_COLUMNS_AT_ONCE, :, None, None]
+        given = basis.expand(-1, -1, *features.shape[2:])
+        columns.append(head(given.contiguous()) - nothing[:1])
+    weight = torch.cat(columns).T.contiguous()
+    same = torch.allclose(
+        something, trial.mean(dim=(2, 3)) @ weight.T + nothing[:1], rtol=0, atol=scale
+    )
+    return weight if same else None

@@ -9,13 +9,17 @@ from pathlib import Path
 import pyarrow as pa
 
 from audit.report.thumbs import THUMB_COLUMNS
-from audit.run.rows import SAMPLE_COLUMNS, Column
+from audit.run.rows import FAITHFULNESS_COLUMNS, SAMPLE_COLUMNS, Column
 from audit.tables.classes import CLASS_COLUMNS, CONFUSION_COLUMNS
+from audit.tables.methods import METHOD_COLUMNS, SANITY_COLUMNS
 
 TABLES: dict[str, Sequence[Column]] = {
     "samples/part-*.parquet": SAMPLE_COLUMNS,
+    "samples/part-*.parquet, with --faithfulness": FAITHFULNESS_COLUMNS,
     "classes.parquet": CLASS_COLUMNS,
     "confusion.parquet": CONFUSION_COLUMNS,
+    "methods.parquet": METHOD_COLUMNS,
+    "sanity.parquet": SANITY_COLUMNS,
     "thumbs.parquet": THUMB_COLUMNS,
 }
 BEGIN, END = "<!-- columns: begin -->", "<!-- columns: end -->"

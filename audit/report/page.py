@@ -16,19 +16,20 @@ from audit.report.wording import number, percent
 from audit.tables.totals import rank_classes
 
 _PLACES_SHOWN = 3
+# Maps that still correlate by this much when no weight is left follow the image, not the network.
+_UNRELATED = 0.3
 
 
-def write_page(
-    folder: Path, *, facts: dict[str, Any], classes: pd.DataFrame, confusion: pd.DataFrame
-) -> None:
+def write_page(folder: Path, *, facts: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
     """Write the page.
 
     Args:
         folder: The run's folder, with its grids in place.
         facts: The manifest's content.
-        classes: The rows of ``classes.parquet``.
-        confusion: The rows of ``confusion.parquet``.
+        tables: The rows of ``classes.parquet``, ``confusion.parquet`` and whatever else the run
+            has, by name.
     """
+    classes, confusion = tables["classes"], tables["confusion"]
     environment = Environment(
         loader=PackageLoader("audit.report"),
         autoescape=select_autoescape(default=True),
@@ -53,6 +54,9 @@ def write_page(
             if (folder / "grids" / f"{name}.png").exists()
         ],
         confusions=_largest_confusions(confusion),
+        methods=tables["methods"].to_dict("records") if "methods" in tables else [],
+        faithful=facts["config"]["faithfulness"],
+        sanity=_sanity_view(tables["sanity"]) if "sanity" in tables else [],
         undefined={k: v for k, v in facts["totals"]["statuses"].items() if k != "ok"},
     )
     write_atomically(folder / "index.html", page.encode())
@@ -65,6 +69,23 @@ def _class_view(folder: Path, row: dict[Any, Any]) -> dict[Any, Any]:
         key: f"grids/{quote(file)}" if (folder / "grids" / file).exists() else None
         for key, file in sheets.items()
     }
+
+
+def _sanity_view(sanity: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each method the correlations by stage, and whether its maps follow the weights."""
+    views = []
+    for method, rows in sanity.groupby("method", sort=False):
+        last = rows.iloc[-1]
+        correlation = last["rank_correlation"]
+        views.append(
+            {
+                "method": method,
+                "stages": rows.to_dict("records"),
+                "follows": None if pd.isna(correlation) else bool(abs(correlation) < _UNRELATED),
+                "last": correlation,
+            }
+        )
+    return views
 
 
 def _largest_confusions(confusion: pd.DataFrame) -> list[dict[Any, Any]]:

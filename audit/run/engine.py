@@ -17,7 +17,7 @@ from torch import Tensor
 from audit.data import Batch, Split
 from audit.data.loader import chunks, fetch
 from audit.masks import MaskCache, agreement, enlarge
-from audit.run.rows import build_table
+from audit.run.rows import SAMPLE_COLUMNS, Column, build_table
 from audit.run.store import Shard
 from audit.score.transplant import Donors
 from audit.step import STATUSES, AuditStep, status_code
@@ -54,6 +54,7 @@ class Auditor:
         device: Where to compute.
         batch_size: Samples a step.
         workers: Processes that decode.
+        columns: Of the rows.
     """
 
     split: Split
@@ -62,6 +63,7 @@ class Auditor:
     device: torch.device
     batch_size: int
     workers: int = 0
+    columns: Sequence[Column] = SAMPLE_COLUMNS
 
     def run_shards(
         self, shards: Sequence[Shard], progress: Callable[[int], object]
@@ -98,6 +100,7 @@ class Auditor:
             classes=self.split.classes,
             statuses=STATUSES,
             mask_source="dataset" if self.estimated is None else "estimated",
+            columns=self.columns,
         )
         counts = Counter(STATUSES[code] for code in arrays["status"].tolist())
         assert rows.histogram is not None

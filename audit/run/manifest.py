@@ -20,7 +20,7 @@ COMPLETE = "complete"
 # Libraries whose version can change a number.
 _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scipy")
 # The stages whose code decides what a row holds, and those that decide what is made of rows.
-CODE_OF_ROWS = ("data", "masks", "models", "cam", "score", "run", "step.py")
+CODE_OF_ROWS = ("data", "masks", "models", "cam", "explaining.py", "score", "run", "step.py")
 CODE_OF_REPORTS = ("tables", "report", "job.py")
 
 

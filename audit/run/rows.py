@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            meaning="Share of transplants (this background under objects of other classes, in "
            "feature space) that are predicted as this sample's label.",
            null_when=_NO_MASK + ", the label is null, the object leaves no background, or there "
-           "are no donors of other classes"),
+           "are no donors of other classes, or the head reads more than the features"),
     Column(name="alt_background_share", type=_F32, range="[0, 1]",
            meaning="background_share of alt_target's map.",
            null_when=_NO_ALT + ", no usable mask, or that map is zero"),
@@ -173,10 +173,61 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            null_when=_NO_MODEL),
 )  # fmt: skip
 
-SAMPLE_SCHEMA = pa.schema(
-    [(column.name, column.type) for column in SAMPLE_COLUMNS],
-    metadata={"audit_schema_version": str(SCHEMA_VERSION)},
-)
+# The columns that a second method (--method a,b) has too, behind its prefix.
+_OF_EVERY_METHOD = (
+    "object_share", "background_share", "background_lift", "kappa", "kappa_res", "pointing_hit",
+    "rank_accuracy", "iou_50", "focus_entropy", "effective_cells", "alt_background_share", "map",
+    "map_scale", "alt_map", "alt_map_scale",
+)  # fmt: skip
+
+_NO_MASS = _NO_MODEL + ", or the map is zero"
+FAITHFULNESS_COLUMNS: tuple[Column, ...] = (
+    Column(name="deletion_auc", type=_F32, range="[0, 1]; low is faithful",
+           meaning="Mean probability of the target while the map's highest pixels are removed "
+           "first.", null_when=_NO_MASS),
+    Column(name="insertion_auc", type=_F32, range="[0, 1]; high is faithful",
+           meaning="Mean probability of the target while the map's highest pixels are put first "
+           "into the blurred image.", null_when=_NO_MASS),
+    Column(name="average_drop", type=_F32, range="[0, 1]; low is faithful",
+           meaning="Share of the target's probability that is lost when the image is multiplied "
+           "by its map.", null_when=_NO_MASS),
+    Column(name="increase", type=_F32, range="0 or 1",
+           meaning="Whether the target's probability rises then.", null_when=_NO_MASS),
+    Column(name="road", type=_F32, range="[−1, 1]; 0 = chance, high is faithful",
+           meaning="Mean over fractions of the target's probability after the lowest pixels are "
+           "filled in from their surroundings, minus that after the highest are.",
+           null_when=_NO_MASS),
+)  # fmt: skip
+
+
+def columns_of(prefixes: Sequence[str] = (), *, faithful: bool = False) -> tuple[Column, ...]:
+    """The columns of a run.
+
+    Args:
+        prefixes: Of the methods after the first.
+        faithful: Whether maps were scored for faithfulness.
+
+    Example:
+        >>> [c.name for c in columns_of(["gradcam_"]) if c.name.endswith("kappa")]
+        ['kappa', 'gradcam_kappa']
+    """
+    faithfulness = FAITHFULNESS_COLUMNS if faithful else ()
+    main = SAMPLE_COLUMNS + faithfulness
+    repeated = [c for c in SAMPLE_COLUMNS if c.name in _OF_EVERY_METHOD]
+    others = [
+        replace(column, name=prefix + column.name)
+        for prefix in prefixes
+        for column in (*repeated, *faithfulness)
+    ]
+    return (*main, *others)
+
+
+def schema_of(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of columns."""
+    return pa.schema(
+        [(column.name, column.type) for column in columns],
+        metadata={"audit_schema_version": str(SCHEMA_VERSION)},
+    )
 
 
 def build_table(
@@ -186,6 +237,7 @@ def build_table(
     classes: Sequence[str],
     statuses: Sequence[str],
     mask_source: str,
+    columns: Sequence[Column] = SAMPLE_COLUMNS,
 ) -> pa.Table:
     """Rows of one shard.
 
@@ -196,9 +248,10 @@ def build_table(
         classes: Class names.
         statuses: What the codes in ``status`` mean.
         mask_source: ``dataset`` or ``estimated``.
+        columns: From :func:`columns_of`.
 
     Returns:
-        A table with :data:`SAMPLE_SCHEMA`.
+        A table with these columns.
     """
     count = len(sample_ids)
     arrays = {
@@ -208,12 +261,11 @@ def build_table(
         "predicted_name": _named(tensors["predicted"], classes),
         "mask_source": _named(np.zeros(count, np.int64), [mask_source]),
     }
-    for column in SAMPLE_COLUMNS:
+    for column in columns:
         if column.name not in arrays:
             arrays[column.name] = _array(tensors[column.name], column.type)
-    return pa.Table.from_arrays(
-        [arrays[name] for name in SAMPLE_SCHEMA.names], schema=SAMPLE_SCHEMA
-    )
+    schema = schema_of(columns)
+    return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
 def _named(codes: NDArray[Any], names: Sequence[str]) -> pa.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -60,34 +61,54 @@ def regions(grid_mask: Tensor) -> Tensor:
 
 
 def contributions(
-    head: nn.Module, features: Tensor, logits: Tensor, cell_weights: Tensor
+    head: nn.Module,
+    features: Tensor,
+    logits: Tensor,
+    cell_weights: Tensor,
+    *,
+    biases: Mapping[str, Tensor],
+    rest: tuple[Tensor, ...] = (),
 ) -> Contributions:
     """Split the centred logits by region.
 
     The head's derivative at the features, applied to the features of one region alone (and for
-    the bias to the head's own biases). A head of linear layers, ReLU, max-pooling and average
+    the bias to what the head's biases add). A head of linear layers, ReLU, max-pooling and average
     pooling is piecewise linear, so the parts sum to the logits; otherwise ``residual`` is what
     is missing. Logits are centred (minus their mean over classes) because adding one vector to
     every class's weights changes all contributions and no prediction.
 
     Args:
-        head: Features to logits, in evaluation mode.
+        head: Features, and whatever else it reads, to logits, in evaluation mode.
         features: ``A``, N×C×h×w.
-        logits: ``head(A)``, N×K.
+        logits: ``head(A, *rest)``, N×K.
         cell_weights: Of the regions object, near and far, 3×N×h×w.
+        biases: For each parameter that the head adds, what it adds, by name.
+        rest: What the head reads beside the features; what it supplies is in ``residual``.
 
     Returns:
         The parts; they sum to the centred logits.
 
     Source:
         Draelos and Carin 2020 for the map; forward-mode differentiation gives all classes at once.
+
+    Example:
+        >>> head = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+        >>> head[1].weight.data = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+        >>> A = torch.tensor([[[[3.0, 5.0]]]])
+        >>> cells = torch.tensor([[[[1.0, 0.0]]], [[[0.0, 0.0]]], [[[0.0, 1.0]]]])
+        >>> parts = contributions(head, A, head(A), cells, biases={})
+        >>> parts.object.tolist(), parts.far.tolist()
+        ([[1.5, -1.5]], [[2.5, -2.5]])
     """
 
     def along(tangent: Tensor) -> Tensor:
-        return jvp(head, (features,), (tangent,))[1]
+        return jvp(lambda a: head(a, *rest), (features,), (tangent,))[1]
 
-    parts = vmap(along)(cell_weights[:, :, None] * features)
-    bias = _bias_contribution(head, features)
+    with warnings.catch_warnings():
+        # Rare operations are batched one by one, which torch tells at every call.
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        parts = vmap(along)(cell_weights[:, :, None] * features)
+    bias = _bias_contribution(head, features, logits, biases, rest)
     parts, bias, centred = centre(parts), centre(bias), centre(logits)
     return Contributions(
         object=parts[0],
@@ -103,29 +124,19 @@ def centre(logits: Tensor) -> Tensor:
     return logits - logits.mean(dim=-1, keepdim=True)
 
 
-def _bias_contribution(head: nn.Module, features: Tensor) -> Tensor:
-    biases = {name: bias for name, bias in head.named_parameters() if _is_bias(name)}
+def _bias_contribution(
+    head: nn.Module,
+    features: Tensor,
+    logits: Tensor,
+    biases: Mapping[str, Tensor],
+    rest: tuple[Tensor, ...],
+) -> Tensor:
     if not biases:
-        return torch.zeros_like(head(features))
-    tangents = biases | _shifts_of_batch_norms(head)
+        return torch.zeros_like(logits)
+    held = {**dict(head.named_parameters()), **dict(head.named_buffers())}
+    values = {name: held[name].detach() for name in biases}
 
-    def with_biases(values: dict[str, Tensor]) -> Tensor:
-        return functional_call(head, values, (features,))
+    def with_biases(changed: dict[str, Tensor]) -> Tensor:
+        return functional_call(head, changed, (features, *rest))
 
-    return jvp(with_biases, (biases,), (tangents,))[1]
-
-
-def _is_bias(name: str) -> bool:
-    return name.rpartition(".")[2] == "bias"
-
-
-def _shifts_of_batch_norms(head: nn.Module) -> dict[str, Tensor]:
-    """What batch norms add in evaluation mode: their bias, less the mean that they subtract."""
-    shifts = {}
-    for name, module in head.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-            mean, variance = module.running_mean, module.running_var
-            if mean is not None and variance is not None:
-                scale = module.weight / (variance + module.eps).sqrt()
-                shifts[f"{name}.bias".lstrip(".")] = module.bias - mean * scale
-    return shifts
+    return jvp(with_biases, (values,), (dict(biases),))[1]

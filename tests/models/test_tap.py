@@ -33,7 +33,7 @@ def test_the_halves_make_the_whole_and_the_model_stays_as_it_was(architecture: s
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     parts = cut(model, (32, 32))
     images = torch.randn(3, 3, 32, 32)
-    assert torch.equal(parts.head(parts.backbone(images)), model(images))
+    assert torch.equal(parts.head(*parts.backbone(images)), model(images))
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -78,8 +78,8 @@ class Flat(nn.Module):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Branching(), "cannot be cut"),
-        (Dynamic(), "cannot be traced"),
+        (Branching(), "the head also reads x"),
+        (Dynamic(), "dynamic control flow"),
         (Flat(), "no layer with a map"),
         (nn.Sequential(nn.Conv2d(3, 4, 9), nn.AdaptiveAvgPool2d(1)), "does not run on 8×8"),
     ],

@@ -111,7 +111,7 @@ def test_names_from_data_are_text_on_the_page(run: AuditRun, tmp_path: Path) -> 
     confusion = pd.read_parquet(run.path / "confusion.parquet")
     confusion["label_name"] = confusion["label_name"].replace("zero", evil)
     facts = run.manifest | {"dataset": evil, "weights": evil, "known_answer": {"x": evil}}
-    write_page(tmp_path, facts=facts, classes=classes, confusion=confusion)
+    write_page(tmp_path, facts=facts, tables={"classes": classes, "confusion": confusion})
     page = Tags()
     page.feed((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert "script" not in page.tags

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from audit.errors import DataError, UsageError
-from audit.models import open_classifier
+from audit.models import Request, Wanted, open_classifier
 from audit.training import Recipe, loop, train
 from audit.training.images import find_copies, load_training_images
 from audit.training.recipe import Augmentation
@@ -62,7 +62,10 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(
 
 def test_leaves_weights_that_open_curves_tables_and_a_card(root: Path, tmp_path: Path) -> None:
     weights = train(recipe(root, precision="bfloat16"), tmp_path / "out", quiet=True)
-    opened = open_classifier(None, weights, dataset="cifar10", classes=CIFAR10)
+    opened = open_classifier(
+        Request(model=None, checkpoint=weights, dataset="cifar10"),
+        Wanted(classes=CIFAR10, native_size=(32, 32)),
+    )
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert opened.architecture == "cnn"
     assert list(opened.mean) == card["mean"]

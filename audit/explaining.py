@@ -1,0 +1,286 @@
+"""From images to logits and to the maps of one or several methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from audit import cam
+from audit.cam import Method
+from audit.errors import UsageError
+from audit.models import Cut
+
+Smooth = Literal["none", "flip", "flip+intensity"]
+_INTENSITIES = (1.0, 0.9, 1.1)
+
+GRADIENT_METHODS: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
+    "hirescam": cam.hirescam,
+    "gradcam": cam.gradcam,
+    "gradcam++": cam.gradcam_plus_plus,
+    "xgradcam": cam.xgradcam,
+    "layercam": cam.layercam,
+}
+# Methods whose map is the same for every class.
+CLASS_AGNOSTIC: tuple[Method, ...] = ("eigencam", "channels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What one pass over a batch gives.
+
+    Attributes:
+        logits: N×K.
+        targets: The classes explained, int64 N×T.
+        images: The normalised images, N×3×H×W.
+        features: ``A`` of the target layer, N×C×h×w.
+        rest: What the head reads beside them.
+        maps: For each method its signed maps, N×T×h×w.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    images: Tensor
+    features: Tensor
+    rest: tuple[Tensor, ...]
+    maps: dict[Method, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pass:
+    """A forward pass whose tail can be differentiated."""
+
+    images: Tensor
+    live: Tensor
+    leaves: tuple[Tensor, ...]
+    rest: tuple[Tensor, ...]
+
+
+class Explainer(nn.Module):
+    """Explains the predictions of a classifier.
+
+    Args:
+        parts: The classifier, cut at its target layer.
+        mean: Of the normalisation, for values in [0, 1].
+        std: Likewise.
+        methods: How maps are made; several share the forward pass.
+        smooth: Average the maps of the image and of changed copies: mirrored; also darker and
+            brighter by a tenth.
+        channels: How many of the most active channels the method ``channels`` averages.
+
+    Raises:
+        UsageError: If a method does not fit the classifier.
+
+    Example:
+        >>> from audit.models import build, cut
+        >>> explainer = Explainer(cut(build("cnn", 10), (32, 32)), mean=(0, 0, 0), std=(1, 1, 1))
+        >>> images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+        >>> explanation = explainer(images, lambda logits: logits.argsort(dim=1)[:, -2:])
+        >>> explanation.maps["hirescam"].shape
+        torch.Size([2, 2, 8, 8])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        parts: Cut,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        methods: Sequence[Method] = ("hirescam",),
+        smooth: Smooth = "none",
+        channels: int = 3,
+    ) -> None:
+        super().__init__()
+        _refuse_unfit(parts, methods)
+        self.parts = parts
+        self.methods = tuple(methods)
+        self.backbone = parts.backbone
+        self.head = parts.head
+        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", 255 * torch.tensor(std)[:, None, None])
+        self.channels = min(channels, parts.channels)
+        grids = parts.fused.grids if parts.fused is not None else (parts.grid,)
+        # Maps of several layers are averaged on the finest grid.
+        self.map_grid = max(grids, key=lambda grid: grid[0] * grid[1])
+        self._smooth = smooth
+
+    def to_device(self, device: torch.device) -> None:
+        """Move the network, and what was computed of it beside it."""
+        self.to(device)
+        linear = self.parts.linear
+        biases = {name: tangent.to(device) for name, tangent in self.parts.biases.items()}
+        moved = linear.to(device) if linear is not None else None
+        self.parts = replace(self.parts, linear=moved, biases=biases)
+        if self.parts.fused is not None:
+            self.parts.fused.front.to(device)
+            self.parts.fused.tail.to(device)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network is fed with for uint8 images."""
+        return (images.float() - self.mean) / self.std
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Features of uint8 images at the target layer, N×C×h×w."""
+        features: Tensor = self.backbone(self.normalised(images))[0]
+        return features
+
+    def network(self, images: Tensor) -> Tensor:
+        """Logits of normalised images."""
+        logits: Tensor = self.head(*self.backbone(images))
+        return logits
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, choose: Callable[[Tensor], Tensor]) -> Explanation:
+        """Explain a batch.
+
+        Args:
+            images: uint8, N×3×H×W.
+            choose: Gives the classes to explain, int64 N×T, for logits N×K.
+
+        Returns:
+            Logits and maps.
+        """
+        plain = self._run(self.normalised(images))
+        logits = plain.live.detach()
+        targets = choose(logits)
+        maps = self._maps(plain, targets)
+        for copies, (changed, undo) in enumerate(self._changed(images), start=1):
+            more = self._maps(self._run(self.normalised(changed)), targets)
+            for name in maps:
+                # A running mean, so that no more than two copies' maps are held.
+                maps[name] = maps[name] + (undo(more[name]) - maps[name]) / (copies + 1)
+        return Explanation(
+            logits=logits,
+            targets=targets,
+            images=plain.images,
+            features=plain.leaves[-1].detach(),
+            rest=plain.rest,
+            maps=maps,
+        )
+
+    def _changed(self, images: Tensor) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
+        if self._smooth == "none":
+            return
+        factors = _INTENSITIES if self._smooth == "flip+intensity" else (1.0,)
+        for factor in factors:
+            lit = (images.float() * factor).clamp(max=255) if factor != 1 else images
+            if factor != 1:
+                yield lit, _same
+            yield lit.flip(3), _mirrored
+
+    def _run(self, images: Tensor) -> _Pass:
+        fused = self.parts.fused
+        if fused is None:
+            features, *rest = self.backbone(images)
+            leaf = features.detach().requires_grad_()
+            with torch.enable_grad():
+                live = self.head(leaf, *rest)
+            return _Pass(images=images, live=live, leaves=(leaf,), rest=tuple(rest))
+        features, *before = fused.front(images)
+        leaf = features.detach().requires_grad_()
+        with torch.enable_grad():
+            *later, live = fused.tail(leaf, *before)
+        count = len(fused.grids) - 1
+        rest = [extra.detach() for extra in later[count:]]
+        return _Pass(images=images, live=live, leaves=(leaf, *later[:count]), rest=tuple(rest))
+
+    def _maps(self, one: _Pass, targets: Tensor) -> dict[Method, Tensor]:
+        columns = list(targets.unbind(dim=1))
+        gradients = [self._gradients(one, t) for t in columns] if self._needs_gradients else []
+        return {
+            method: self._averaged(
+                [
+                    self._one_layer(method, one, layer, targets, gradients)
+                    for layer in range(len(one.leaves))
+                ]
+            )
+            for method in self.methods
+        }
+
+    @property
+    def _needs_gradients(self) -> bool:
+        return any(method in GRADIENT_METHODS for method in self.methods)
+
+    def _gradients(self, one: _Pass, target: Tensor) -> tuple[Tensor, ...]:
+        """The gradient of each sample's target logit at each layer."""
+        with torch.enable_grad():
+            chosen = one.live.gather(1, target[:, None]).sum()
+        return torch.autograd.grad(chosen, one.leaves, retain_graph=True)
+
+    def _one_layer(
+        self,
+        method: Method,
+        one: _Pass,
+        layer: int,
+        targets: Tensor,
+        gradients: list[tuple[Tensor, ...]],
+    ) -> Tensor:
+        features = one.leaves[layer].detach()
+        if method in GRADIENT_METHODS:
+            explain = GRADIENT_METHODS[method]
+            return torch.stack([explain(features, g[layer]) for g in gradients], dim=1)
+        if method == "cam":
+            assert self.parts.linear is not None
+            weight = self.parts.linear
+            return torch.stack([cam.cam(features, weight, t) for t in targets.unbind(1)], dim=1)
+        if method == "scorecam":
+            return cam.scorecam(self.network, one.images, features, targets)
+        if method == "ablationcam":
+            logits = one.live.detach()
+            return cam.ablationcam(self.head, features, logits, targets, rest=one.rest)
+        if method == "eigencam":
+            same = cam.eigencam(features)
+        else:
+            same = cam.top_channels(features, min(self.channels, features.shape[1]))[1].mean(dim=1)
+        return same[:, None].expand(-1, targets.shape[1], -1, -1)
+
+    def _averaged(self, maps: list[Tensor]) -> Tensor:
+        """The mean over layers, each scaled to the same positive mass, on the finest grid."""
+        if len(maps) == 1:
+            return maps[0].contiguous()
+        total = torch.zeros_like(maps[0])
+        for found in maps:
+            large = nn.functional.interpolate(
+                found, size=self.map_grid, mode="bilinear", align_corners=False
+            )
+            mass = large.clamp_min(0).sum(dim=(2, 3), keepdim=True)
+            scaled = torch.where(mass > 0, large / mass, torch.zeros_like(large))
+            total = scaled if found is maps[0] else total + scaled
+        return total / len(maps)
+
+
+def _same(maps: Tensor) -> Tensor:
+    return maps
+
+
+def _mirrored(maps: Tensor) -> Tensor:
+    return maps.flip(3)
+
+
+def _refuse_unfit(parts: Cut, methods: Sequence[Method]) -> None:
+    unknown = [method for method in methods if method not in cam.METHODS]
+    if unknown or not methods:
+        raise UsageError(
+            f"there is no method '{', '.join(unknown)}'", expected=" | ".join(cam.METHODS)
+        )
+    if "cam" in methods and parts.linear is None:
+        raise UsageError(
+            f"the method cam does not fit the head after '{parts.layer}'",
+            expected="global average pooling and one linear layer after the target layer",
+            found="another head",
+            remedy="use --method hirescam, which equals cam where cam applies",
+        )
+    single = [m for m in ("cam", "ablationcam") if m in methods]
+    if parts.fused is not None and single:
+        raise UsageError(
+            f"the method {single[0]} explains one layer",
+            found=f"several: {parts.layer}",
+            remedy="name one --target-layer, or another --method",
+        )

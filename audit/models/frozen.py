@@ -1,0 +1,97 @@
+"""A network in evaluation mode that is afterwards as it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_NOT_FLOAT32 = (torch.float16, torch.bfloat16, torch.float64)
+
+
+def freeze(module: nn.Module) -> None:
+    """Put a network into evaluation mode, without gradients for its parameters.
+
+    Args:
+        module: Is changed in place.
+    """
+    for part in module.modules():
+        # A frozen TorchScript has no mode. Exported programs refuse eval(), and there are
+        # modules whose eval() merges weights: only the flag is set.
+        if hasattr(part, "training"):
+            part.training = False
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+@contextmanager
+def evaluation(module: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, in float32, without gradients for its parameters.
+
+    Afterwards mode, ``requires_grad``, gradients, device, dtype and the tensors themselves are as
+    they were before, also after an exception.
+
+    Args:
+        module: The network; parts of it may be shared with others.
+
+    Example:
+        >>> layer = nn.Dropout().train()
+        >>> with evaluation(layer):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
+    """
+    with ExitStack() as undo:
+        for part in module.modules():
+            undo.callback(_keep_tensors, part, dict(part._parameters), dict(part._buffers))
+        for parameter in module.parameters():
+            undo.callback(_give_back, parameter, parameter.requires_grad, parameter.grad)
+        for tensor in (*module.parameters(), *module.buffers()):
+            undo.callback(_set_data, tensor, tensor.data)
+        for part in module.modules():
+            if hasattr(part, "training"):
+                undo.callback(setattr, part, "training", part.training)
+        freeze(module)
+        for parameter in module.parameters():
+            # Moving a parameter would move its gradient too, in place.
+            parameter.grad = None
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.dtype in _NOT_FLOAT32:
+                tensor.data = tensor.data.float()
+        yield
+
+
+def _set_data(tensor: Tensor, data: Tensor) -> None:
+    tensor.data = data
+
+
+def _give_back(parameter: nn.Parameter, wanted: bool, gradient: Tensor | None) -> None:
+    parameter.requires_grad_(wanted)
+    parameter.grad = gradient
+
+
+def _keep_tensors(
+    part: nn.Module, parameters: dict[str, nn.Parameter | None], buffers: dict[str, Tensor | None]
+) -> None:
+    """Moving a module puts others in the place of its buffers, and may of its parameters."""
+    for name, parameter in parameters.items():
+        part._parameters[name] = parameter
+    for name, buffer in buffers.items():
+        part._buffers[name] = buffer
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Attention as plain operations: the fused ones have no forward-mode derivative."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)

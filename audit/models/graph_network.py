@@ -1,0 +1,195 @@
+"""Candidates for the target layer, and the cut, in a network that was captured as a graph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from audit.models.graph import (
+    UNSETTLED,
+    Captured,
+    Flow,
+    NotCapturedError,
+    capture,
+    first_half,
+    is_passive,
+    label,
+    parameters_between,
+    record,
+    second_half,
+    settled,
+)
+from audit.models.halves import Layer
+from audit.models.layout import Layout, find_layout
+
+# Modules that the audit itself wraps around a network, and the name under which they hold it.
+_WRAPPING = "network."
+
+
+class GraphNetwork:
+    """A network as a graph of operations.
+
+    Args:
+        module: In evaluation mode.
+        images: For dry runs.
+        fixed: Whether the network takes this number of images only.
+
+    Raises:
+        NotCapturedError: If its operations cannot be written down, or do not give its logits.
+    """
+
+    def __init__(self, module: nn.Module, images: Tensor, *, fixed: bool) -> None:
+        self._captured: Captured = capture(module, images)
+        self.how = self._captured.how
+        self.why = ""
+        self._graph = self._captured.graph
+        self._flow = Flow(self._graph.graph)
+        counts = (len(images),) if fixed else (len(images), len(images) + 1)
+        more = torch.cat([images, -images[:1]])
+        self._images = images
+        self._records = [record(self._graph, more[:count]) for count in counts]
+        self._counts = (counts[0], counts[-1])
+        self._prove(module, more[: counts[-1]])
+        self._nodes, self.candidates = self._find_candidates(
+            (int(images.shape[2]), int(images.shape[3]))
+        )
+
+    def _prove(self, module: nn.Module, images: Tensor) -> None:
+        """Control flow that was followed for one image may go elsewhere for another."""
+        for tried in (images, images.flip(0) * -3):
+            ours, theirs = self._graph(tried), module(tried)
+            ours = ours[0] if isinstance(ours, (tuple, list)) else ours
+            if ours.shape != theirs.shape or not torch.allclose(ours, theirs, 1e-4, 1e-4):
+                raise NotCapturedError(f"{self.how}: other logits: dynamic control flow")
+
+    def _find_candidates(self, size: tuple[int, int]) -> tuple[dict[str, fx.Node], list[Layer]]:
+        first = self._records[0]
+        nodes: dict[str, fx.Node] = {}
+        layers: list[Layer] = []
+        grids: list[tuple[int, int]] = []
+        seen: Counter[str] = Counter()
+        for node in self._flow.order:
+            shape = first.shapes.get(node, ())
+            if node.op == "placeholder" or node not in self._flow.live or len(shape) not in (3, 4):
+                continue
+            if node not in first.floats or shape[0] != self._counts[0]:
+                continue
+            layout = find_layout(shape, size, grids)
+            if layout is None and len(shape) == 3:
+                continue
+            if layout is not None and len(shape) == 4 and layout.grid not in grids:
+                grids.append(layout.grid)
+            name = _plain(label(node))
+            seen[name] += 1
+            name = name if seen[name] == 1 else f"{name}#{seen[name]}"
+            nodes[name] = node
+            layers.append(Layer(name=name, shape=shape[1:], layout=layout))
+        return nodes, layers
+
+    def refusal(self, layer: Layer) -> tuple[str, bool]:
+        """Why a candidate is not chosen (empty if it can be), and whether it is bypassed.
+
+        Args:
+            layer: One of the candidates.
+        """
+        if layer.layout is None:
+            return "it has one cell", False
+        node = self._nodes[layer.name]
+        tensors, numbers = self._beside(node)
+        if numbers is None:
+            return "the head also reads sizes or bundles of tensors from before it", False
+        if tensors:
+            return f"the head also reads {_plain(label(tensors[0]))}", True
+        source = self._source(node)
+        if source is not None:
+            return f"it only pools or rearranges what {_plain(label(source))} gives", False
+        if not self._alive(node, layer.layout):
+            return "the logits do not depend on most of its cells", False
+        return "", False
+
+    def _source(self, node: fx.Node) -> fx.Node | None:
+        """The candidate that a node only passes on, if it does."""
+        candidates = set(self._nodes.values())
+        while is_passive(self._graph, node):
+            node = next(arg for arg in node.all_input_nodes if arg.op != "get_attr")
+            if node in candidates:
+                return node
+        return None
+
+    def _beside(self, node: fx.Node) -> tuple[list[fx.Node], dict[fx.Node, Any] | None]:
+        """Tensors and numbers that the head reads beside a node."""
+        tensors: list[fx.Node] = []
+        numbers: dict[fx.Node, Any] = {}
+        first, last = self._records[0], self._records[-1]
+        for earlier in self._flow.boundary(node):
+            if earlier in first.shapes:
+                tensors.append(earlier)
+                continue
+            if earlier not in first.values:
+                return tensors, None
+            value = settled(first.values[earlier], last.values[earlier], self._counts)
+            if value is UNSETTLED:
+                return tensors, None
+            numbers[earlier] = value
+        return tensors, numbers
+
+    def _alive(self, node: fx.Node, layout: Layout) -> bool:
+        gradient = self._gradients.get(node)
+        if gradient is None:
+            return False
+        cells, _ = layout.split(gradient)
+        return float((cells.abs().sum(dim=1) > 0).float().mean()) >= 0.5
+
+    @cached_property
+    def _gradients(self) -> dict[fx.Node, Tensor]:
+        """The gradient of a mix of logits at every candidate that all else passes through."""
+        wanted = [
+            self._nodes[layer.name]
+            for layer in self.candidates
+            if layer.layout is not None and not self._beside(self._nodes[layer.name])[0]
+        ]
+        with torch.enable_grad():
+            live = self._images.clone().requires_grad_()
+            seen = record(self._graph, live, frozenset(wanted))
+            assert seen.output is not None
+            mix = seen.output * torch.linspace(0.5, 1.5, seen.output.shape[1])
+            # In-place operations after a node may have moved its tensor on; those come out equal.
+            nodes = [node for node in wanted if seen.tensors[node].requires_grad]
+            gradients = torch.autograd.grad(
+                mix.sum(), [seen.tensors[node] for node in nodes], allow_unused=True
+            )
+        return {n: g for n, g in zip(nodes, gradients, strict=True) if g is not None}
+
+    def parameters_between(self, first: Layer, second: Layer) -> float:
+        """The share of the network's parameters that work between two candidates."""
+        total = sum(p.numel() for p in self._graph.parameters()) or 1
+        nodes = self._nodes[first.name], self._nodes[second.name]
+        return parameters_between(self._graph, *nodes) / total
+
+    def halves(self, layer: Layer) -> tuple[nn.Module, nn.Module]:
+        """Images to the activation and what else the head reads; these to logits.
+
+        Args:
+            layer: One of the candidates.
+        """
+        node = self._nodes[layer.name]
+        tensors, numbers = self._beside(node)
+        front = first_half(self._graph, [node, *tensors])
+        return front, second_half(self._graph, [node, *tensors], numbers or {})
+
+    def tail(self, first: Layer, later: list[Layer]) -> nn.Module:
+        """The activation of one candidate to those of later ones and the logits."""
+        node = self._nodes[first.name]
+        tensors, numbers = self._beside(node)
+        also = [self._nodes[layer.name] for layer in later]
+        return second_half(self._graph, [node, *tensors], numbers or {}, also)
+
+
+def _plain(name: str) -> str:
+    while name.startswith(_WRAPPING):
+        name = name.removeprefix(_WRAPPING)
+    return name

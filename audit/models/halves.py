@@ -1,0 +1,125 @@
+"""The two halves of a network as modules that speak of features N×C×h×w."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from audit.models.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """An activation that may become the target layer.
+
+    Attributes:
+        name: For people and for ``--target-layer``.
+        shape: Without the batch.
+        layout: Where its grid is; ``None`` if it has one cell.
+        reason: Why it is not chosen; empty if it can be.
+        bypassed: The head also reads other activations, so that cutting here is possible but
+            leaves part of the decision aside.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layout: Layout | None
+    reason: str = ""
+    bypassed: bool = False
+
+
+class Front(nn.Module):
+    """Images to features and whatever else the head reads.
+
+    Args:
+        inner: Images to a tuple of the activation and the others.
+        layout: Of the activation.
+    """
+
+    def __init__(self, inner: nn.Module, layout: Layout) -> None:
+        super().__init__()
+        self.inner = inner
+        self.layout = layout
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features N×C×h×w, tokens before them if there are any, and other activations."""
+        activation, *others = self.inner(images)
+        features, before = self.layout.split(activation)
+        return (features, *others) if before is None else (features, before, *others)
+
+
+class Head(nn.Module):
+    """Features, and whatever else it reads, to logits.
+
+    Args:
+        inner: The activation and the others to logits.
+        layout: Of the activation.
+    """
+
+    def __init__(self, inner: nn.Module, layout: Layout) -> None:
+        super().__init__()
+        self.inner = inner
+        self.layout = layout
+
+    def forward(self, features: Tensor, *rest: Tensor) -> Tensor:
+        """Logits N×K."""
+        logits: Tensor = self.inner(*_given(self.layout, features, rest))
+        return logits
+
+
+class Tail(nn.Module):
+    """Features of an early layer to those of later ones, and to logits.
+
+    Args:
+        inner: The activation and the others to a tuple of later activations and the logits.
+        layout: Of the activation.
+        later: Of the later activations.
+    """
+
+    def __init__(self, inner: nn.Module, layout: Layout, later: tuple[Layout, ...]) -> None:
+        super().__init__()
+        self.inner = inner
+        self.layout = layout
+        self.later = later
+
+    def forward(self, features: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """The later layers' features, then the tokens before the last one's, then logits."""
+        *activations, logits = self.inner(*_given(self.layout, features, rest))
+        split = [layout.split(a) for layout, a in zip(self.later, activations, strict=True)]
+        before = split[-1][1]
+        maps = [features for features, _ in split]
+        return (*maps, logits) if before is None else (*maps, before, logits)
+
+
+def _given(layout: Layout, features: Tensor, rest: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    before, others = (rest[0], rest[1:]) if layout.prefix else (None, rest)
+    # What follows may work in place, and must not write into what it was given.
+    return (layout.join(features, before).clone(), *(other.clone() for other in others))
+
+
+class FixedBatch(nn.Module):
+    """A half that takes one number of images only, fed as often as needed.
+
+    Args:
+        inner: The half.
+        size: Its batch size.
+    """
+
+    def __init__(self, inner: nn.Module, size: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.size = size
+
+    def forward(self, *given: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """As the half itself, for any number of images."""
+        count = len(given[0])
+        missing = -count % self.size
+        filled = [torch.cat([g, g[:1].expand(missing, *g.shape[1:])]) for g in given]
+        pieces = [
+            self.inner(*piece) for piece in zip(*(f.split(self.size) for f in filled), strict=True)
+        ]
+        if isinstance(pieces[0], Tensor):
+            return torch.cat(pieces)[:count]
+        return tuple(torch.cat(column)[:count] for column in zip(*pieces, strict=True))
