@@ -37,6 +37,7 @@ class AuditConfig(BaseModel):
         checkpoint: Weights; ``None`` takes those shipped with the audit or with the library.
         checkpoint_key: Which entry of the checkpoint holds them; ``None`` finds it.
         class_map: File that says which outputs of the model make up each class.
+        class_map_by: How: their ``max``, or the ``sum`` or ``mean`` of their probabilities.
         preprocessing: ``imagenet`` for its usual size, crop and normalisation; ``None`` takes
             the model's own word.
         image_size: Height and width of what the model sees, overriding it.
@@ -78,6 +79,7 @@ class AuditConfig(BaseModel):
     checkpoint: Path | None = None
     checkpoint_key: str | None = None
     class_map: Path | None = None
+    class_map_by: Literal["max", "sum", "mean"] = "max"
     preprocessing: Literal["imagenet"] | None = None
     image_size: tuple[Side, Side] | None = None
     resize: Side | None = None

@@ -122,6 +122,7 @@ def _open_classifier(config: AuditConfig, split: Split, network: nn.Module | Non
         native_size=None if config.dataset.startswith("folder:") else split.image_size,
         flags=flags_of(config),
         class_map=config.class_map,
+        class_map_by=config.class_map_by,
     )
     return open_classifier(request if network is None else network, wanted)
 

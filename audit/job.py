@@ -115,7 +115,10 @@ def describe(opened: Opened) -> str:
     ]
     if classifier.classmap is not None:
         outputs = sum(map(len, classifier.classmap.members))
-        lines.append(f"classes: {outputs} outputs of the model as {len(classifier.classes)}")
+        by = classifier.classmap.by
+        lines.append(
+            f"classes: {outputs} outputs of the model as {len(classifier.classes)}, by their {by}"
+        )
     if parts.rest:
         lines.append(
             "note: the head also reads more than this layer; what that supplies is residual_logit"

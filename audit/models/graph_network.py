@@ -74,9 +74,17 @@ class GraphNetwork:
         seen: Counter[str] = Counter()
         for node in self._flow.order:
             shape = first.shapes.get(node, ())
-            if node.op == "placeholder" or node not in self._flow.live or len(shape) not in (3, 4):
+            if node.op == "placeholder" or node not in self._flow.live or len(shape) < 2:
                 continue
             if node not in first.floats or shape[0] != self._counts[0]:
+                continue
+            if _has_no_space(shape):
+                # What comes after, such as logits gathered by class, has the shape of a grid only.
+                if not self._flow.boundary(node):
+                    break
+                if len(shape) == 2:
+                    continue
+            if len(shape) not in (3, 4):
                 continue
             layout = find_layout(shape, size, grids)
             if layout is None and len(shape) == 3:
@@ -187,6 +195,10 @@ class GraphNetwork:
         tensors, numbers = self._beside(node)
         also = [self._nodes[layer.name] for layer in later]
         return second_half(self._graph, [node, *tensors], numbers or {}, also)
+
+
+def _has_no_space(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 or (len(shape) == 4 and shape[2] == shape[3] == 1)
 
 
 def _plain(name: str) -> str:

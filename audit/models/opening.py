@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from audit.errors import ModelError
-from audit.models.classmap import ClassMap, MappedClasses, match_names, read_class_map
+from audit.models.classmap import (
+    ClassMap,
+    Gathering,
+    MappedClasses,
+    match_names,
+    read_class_map,
+)
 from audit.models.frozen import freeze
 from audit.models.network import Network, Request
 from audit.models.preprocessing import Preprocessing, PreprocessingFlags, Triple
@@ -74,12 +80,14 @@ class Wanted:
         native_size: H and W of the data's images, where they all have one size.
         flags: What the user says of the preprocessing.
         class_map: A file, see :func:`audit.models.classmap.read_class_map`.
+        class_map_by: See :class:`audit.models.classmap.ClassMap`.
     """
 
     classes: Sequence[str] | None
     native_size: tuple[int, int] | None = None
     flags: PreprocessingFlags = field(default_factory=PreprocessingFlags)
     class_map: Path | None = None
+    class_map_by: Gathering = "max"
 
 
 def open_classifier(source: Request | nn.Module, wanted: Wanted) -> Classifier:
@@ -198,17 +206,30 @@ def _refuse_unsteady(module: nn.Module, images: Tensor, logits: Tensor, name: st
     others = images.clone()
     if len(images) > 1:
         others[-1] *= -2
-    again = logits_of(run_probe(module, others, name))
     same = len(images) - 1 or 1
-    gap = float((again[:same] - logits[:same]).abs().max())
-    if gap > _STEADY * (1 + float(logits.abs().max())):
+    gap = _gap(module, others, logits[:same], name)
+    if gap <= _STEADY:
+        return
+    if len(images) > 1 and _gap(module, images, logits, name) <= _STEADY:
         raise ModelError(
-            f"'{name}' gives the same image other logits each time",
+            f"'{name}' gives an image other logits beside other images",
             expected="logits that depend on the image alone",
-            found=f"logits that differ by up to {gap:.3g}, with dropout, batch statistics, or a "
-            "branch on the whole batch",
-            remedy="if it was exported or traced in training mode, call eval() before that",
+            found=f"logits that differ by {gap:.1%}: batch statistics, or a branch on the whole "
+            "batch",
+            remedy="call eval() before an export or a trace; let nothing depend on the batch",
         )
+    raise ModelError(
+        f"'{name}' gives the same image other logits each time",
+        expected="logits that depend on the image alone",
+        found=f"logits that differ by {gap:.1%}: dropout, or other random numbers",
+        remedy="call eval() before an export or a trace",
+    )
+
+
+def _gap(module: nn.Module, images: Tensor, logits: Tensor, name: str) -> float:
+    """How far the logits of the first images are from those of before, relative to their size."""
+    again: Tensor = logits_of(run_probe(module, images, name))[: len(logits)]
+    return float((again - logits).abs().max()) / (1 + float(logits.abs().max()))
 
 
 def _notes_on(logits: Tensor, name: str) -> tuple[str, ...]:
@@ -263,7 +284,10 @@ def _classmap(
     if wanted.class_map is not None:
         if wanted.classes is None:
             raise ModelError("a class map needs the names of the data's classes")
-        return read_class_map(wanted.class_map, wanted.classes, outputs, names), notes
+        classmap = read_class_map(
+            wanted.class_map, wanted.classes, outputs, names, wanted.class_map_by
+        )
+        return classmap, notes
     if wanted.classes is None or (names is not None and list(names) == list(wanted.classes)):
         return None, notes
     matched = match_names(wanted.classes, names) if names is not None else None

@@ -21,6 +21,6 @@ def build() -> tuple[nn.Module, dict[str, Any]]:
         "image_size": 224,
         "resize": 256,
         "interpolation": "bicubic",
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
+        "mean": [0.498, 0.498, 0.498],
+        "std": [0.502, 0.502, 0.502],
     }

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from audit.errors import ModelError
 from audit.models import cut
+from audit.models.classmap import ClassMap, MappedClasses
 from tests.conftest import ARCHITECTURES, random_model
 
 
@@ -87,3 +88,14 @@ class Flat(nn.Module):
 def test_models_that_cannot_be_explained_are_refused(model: nn.Module, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         cut(model.eval(), (8, 8))
+
+
+def test_logits_gathered_by_class_are_no_grid() -> None:
+    members = tuple(tuple(range(k, 64, 16)) for k in range(16))
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 64),
+    )  # fmt: skip
+    parts = cut(MappedClasses(network, ClassMap(members)), (32, 32))
+    assert (parts.layer, parts.grid, parts.outputs) == ("1", (32, 32), 16)
