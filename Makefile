@@ -53,8 +53,10 @@ type: $(DEV) ## Check types
 
 check: lint type test ## Everything that CI runs
 
-bench: $(DEV) ## Measure the mask estimator: make bench DATA_ROOT=folder-with-images-and-masks
-	$(BIN)/python benchmarks/masks.py $(if $(DATA_ROOT),--data $(DATA_ROOT))
+bench: $(DEV) ## Measure heatmaps beside other libraries, memory, masks (DATA_ROOT=images and masks)
+	$(BIN)/python benchmarks/gradcam.py
+	PYTHONPATH=. $(BIN)/python benchmarks/memory.py
+	$(if $(DATA_ROOT),$(BIN)/python benchmarks/masks.py --data $(DATA_ROOT))
 
 docs: $(DEV) ## Rewrite the tables of columns in reports/README.md
 	$(BIN)/python -m audit.report.columns reports/README.md

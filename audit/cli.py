@@ -174,7 +174,6 @@ def train(out: Path | None, device: str, **settings: Any) -> None:
 @click.option("--method", help="hirescam | gradcam | cam | gradcam++ | xgradcam | layercam | "
               "eigencam | scorecam | ablationcam | channels  [default: hirescam]")  # fmt: skip
 @click.option("--smooth", help="none | flip | flip+intensity  [default: none]")
-@click.option("--class-map-by", help="max | sum | mean of the outputs.  [default: max]")
 @click.option("--target-layer", help="NAME[,NAME…]  [default: found; see audit layers]")
 @click.option("--channels", type=click.IntRange(0, 64), default=0,
               help="Draw so many of the most active channels' maps too.")  # fmt: skip

@@ -113,13 +113,15 @@ class Explainer(nn.Module):
     def to_device(self, device: torch.device) -> None:
         """Move the network, and what was computed of it beside it."""
         self.to(device)
+        _move_graphs(self, device)
         linear = self.parts.linear
         biases = {name: tangent.to(device) for name, tangent in self.parts.biases.items()}
         moved = linear.to(device) if linear is not None else None
         self.parts = replace(self.parts, linear=moved, biases=biases)
         if self.parts.fused is not None:
-            self.parts.fused.front.to(device)
-            self.parts.fused.tail.to(device)
+            for half in (self.parts.fused.front, self.parts.fused.tail):
+                half.to(device)
+                _move_graphs(half, device)
 
     def normalised(self, images: Tensor) -> Tensor:
         """What the network is fed with for uint8 images."""
@@ -254,6 +256,24 @@ class Explainer(nn.Module):
             scaled = torch.where(mass > 0, large / mass, torch.zeros_like(large))
             total = scaled if found is maps[0] else total + scaled
         return total / len(maps)
+
+
+def _move_graphs(module: nn.Module, device: torch.device) -> None:
+    """Let captured graphs make their constants on a device; they name the one they were made on."""
+    for part in module.modules():
+        if not isinstance(part, torch.fx.GraphModule):
+            continue
+        changed = False
+        for node in part.graph.nodes:
+            if isinstance(node.kwargs.get("device"), torch.device):
+                node.update_kwarg("device", device)
+                changed = True
+            for place, value in enumerate(node.args):
+                if isinstance(value, torch.device):
+                    node.update_arg(place, device)
+                    changed = True
+        if changed:
+            part.recompile()
 
 
 def _same(maps: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def cascade(
                 done += parameter.numel()
         after = _joined([_explain(drawn, b, t) for b, t in zip(batches, targets, strict=True)])
         yield Stage(
-            layer=group[-1][0],
+            layer=_plain(group[-1][0]),
             share=done / total,
             correlations={
                 method: rank_correlation(before[method], maps) for method, maps in after.items()
@@ -108,6 +108,14 @@ def rank_correlation(
     spread = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
     whole = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1) & (spread > 0)
     return np.where(whole, products / np.where(spread > 0, spread, 1), np.nan)
+
+
+def _plain(name: str) -> str:
+    """A layer's name without the names of what the audit has wrapped around it."""
+    steps = name.split(".")
+    while len(steps) > 1 and steps[0] in ("backbone", "head", "inner", "network"):
+        steps = steps[1:]
+    return ".".join(steps)
 
 
 def _explain(explainer: Explainer, images: Tensor, targets: Tensor) -> dict[Method, Tensor]:

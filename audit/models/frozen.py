@@ -29,10 +29,10 @@ def freeze(module: nn.Module) -> None:
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, in float32, without gradients for its parameters.
+    """Put a network into evaluation mode, on the CPU in float32, without gradients.
 
-    Afterwards mode, ``requires_grad``, gradients, device, dtype and the tensors themselves are as
-    they were before, also after an exception.
+    Inside, it may be moved to a device. Afterwards mode, ``requires_grad``, gradients, device,
+    dtype and the tensors themselves are as they were before, also after an exception.
 
     Args:
         module: The network; parts of it may be shared with others.
@@ -60,9 +60,17 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             # Moving a parameter would move its gradient too, in place.
             parameter.grad = None
         for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.dtype in _NOT_FLOAT32:
-                tensor.data = tensor.data.float()
+            data = tensor.data
+            plain = _plain(data)
+            if plain is not data:
+                tensor.data = plain
         yield
+
+
+def _plain(data: Tensor) -> Tensor:
+    if not data.is_meta:
+        data = data.cpu()
+    return data.float() if data.dtype in _NOT_FLOAT32 else data
 
 
 def _set_data(tensor: Tensor, data: Tensor) -> None:

@@ -89,6 +89,11 @@ def _exported(module: nn.Module, images: Tensor, first: Exception) -> Captured:
         reason = "dynamic control flow" if "data-dependent" in str(second) else _line(second)
         raise NotCapturedError(f"torch.fx: {_line(first)}; torch.export: {reason}") from second
     assert isinstance(graph, fx.GraphModule)
+    for node in list(graph.graph.nodes):
+        if "_assert_tensor_metadata" in str(node.target):
+            # It insists on the device that the network was captured on.
+            graph.graph.erase_node(node)
+    graph.recompile()
     return Captured(graph=graph, how="torch.export")
 
 

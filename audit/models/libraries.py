@@ -43,7 +43,7 @@ _RENAMED = {
         (re.compile(r"(\.mlp)\.linear_2\."), r"\1.3."),
     ),
 }
-# Its own weights of a timm network may lie here, under the first name that is found.
+# What timm calls a network's weights in its repositories on the Hub, the better one first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -276,9 +276,11 @@ def _pretrained_timm(name: str, download: bool) -> nn.Module:
 
     cached = _cached_for_timm(timm.get_pretrained_cfg(name))
     if cached is not None:
-        # A file in the Hub's cache is never in the format that needs a loader of its own.
-        overlay = {"file": cached, "hf_hub_id": None, "custom_load": False}
-        return _timm(name, pretrained=True, pretrained_cfg_overlay=overlay)
+        # Read here, for timm would unpickle a file that is given to it.
+        tensors = dict(read_checkpoint(Path(cached)).tensors)
+        module = _timm(name, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors})
+        module.pretrained_cfg.pop("state_dict")  # type: ignore[operator, union-attr]
+        return module
     if not download:
         raise ModelError(
             f"no weights were given for timm's '{name}'",

@@ -41,6 +41,8 @@ def load_forward_mode() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
+    # Rare operations are batched one by one, which torch would tell at every call.
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)
 
 
 def regions(grid_mask: Tensor) -> Tensor:
@@ -104,10 +106,7 @@ def contributions(
     def along(tangent: Tensor) -> Tensor:
         return jvp(lambda a: head(a, *rest), (features,), (tangent,))[1]
 
-    with warnings.catch_warnings():
-        # Rare operations are batched one by one, which torch tells at every call.
-        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-        parts = vmap(along)(cell_weights[:, :, None] * features)
+    parts = vmap(along)(cell_weights[:, :, None] * features)
     bias = _bias_contribution(head, features, logits, biases, rest)
     parts, bias, centred = centre(parts), centre(bias), centre(logits)
     return Contributions(

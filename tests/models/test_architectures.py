@@ -151,8 +151,8 @@ def test_an_architecture_at_other_sizes(name: str, size: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["torchvision:resnet18", "torchvision:mobilenet_v3_small", "torchvision:convnext_tiny",
-     "torchvision:vit_b_32", "timm:efficientnet_lite0", "timm:swin_tiny_patch4_window7_224"],
+    ["torchvision:resnet18", "torchvision:mobilenet_v3_small", "timm:convnext_atto",
+     "timm:vit_tiny_patch16_224", "timm:efficientnet_lite0", "torchvision:swin_t"],
 )  # fmt: skip
 def test_hooks_give_the_same_numbers_as_the_graph(name: str) -> None:
     model = build(name)

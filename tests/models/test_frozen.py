@@ -107,6 +107,18 @@ def test_moving_it_to_a_device_is_undone(dtype: torch.dtype, swap: bool) -> None
     assert state_of(network) == before
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_network_on_a_gpu_comes_to_the_cpu_and_goes_back() -> None:
+    network = tiny().cuda().half()
+    network(IMAGES.cuda().half()).sum().backward()
+    before = state_of(network)
+    with evaluation(network):
+        assert network(IMAGES).device.type == "cpu"
+        network.to("cuda")
+        assert network(IMAGES.cuda()).dtype == torch.float32
+    assert state_of(network) == before
+
+
 def test_one_inside_another() -> None:
     network = mixed(torch.float16)
     before = state_of(network)
