@@ -42,7 +42,7 @@ def load_forward_mode() -> None:
         warnings.simplefilter("ignore", FutureWarning)
         jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
     # Rare operations are batched one by one, which torch would tell at every call.
-    torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
 
 
 def regions(grid_mask: Tensor) -> Tensor:
