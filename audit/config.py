@@ -160,7 +160,7 @@ class AuditConfig(BaseModel):
 # run's identity itself.
 NOT_IN_FINGERPRINT = frozenset(
     {
-        "data_root", "mask_root", "checkpoint", "checkpoint_key", "class_map", "preprocessing",
+        "data_root", "mask_root", "checkpoint", "class_map", "preprocessing",
         "image_size", "resize", "interpolation", "mean", "std", "target_layer", "download",
         "workers", "out", "max_bad", "device", "sanity",
     }

@@ -44,6 +44,24 @@ class AuditRun:
         """One row for each pair of label and prediction that occurs."""
         return _read_table(self.path / "confusion.parquet")
 
+    @cached_property
+    def methods(self) -> pd.DataFrame:
+        """One row a method, of a run with several or with ``--faithfulness``."""
+        return self._optional("methods", "--method a,b or --faithfulness")
+
+    @cached_property
+    def sanity(self) -> pd.DataFrame:
+        """One row a method and stage, of a run with ``--sanity``."""
+        return self._optional("sanity", "--sanity")
+
+    def _optional(self, name: str, flag: str) -> pd.DataFrame:
+        file = self.path / f"{name}.parquet"
+        if not file.is_file():
+            raise UsageError(
+                f"the run in {self.path} has no {name}", remedy=f"run the audit again with {flag}"
+            )
+        return _read_table(file)
+
     def heatmap(self, sample_id: str, *, target: str = "main") -> NDArray[np.float32]:
         """The map of one sample at image size, from the stored rows alone.
 

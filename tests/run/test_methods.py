@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from audit import load_run, run_audit
+from audit.errors import UsageError
 from audit.run.rows import FAITHFULNESS_COLUMNS
 from audit.tables import AuditRun
 
@@ -40,7 +41,7 @@ def test_a_second_method_fills_the_columns_that_it_would_fill_alone(
 
 
 def test_the_table_of_methods(run: AuditRun) -> None:
-    methods = pd.read_parquet(run.path / "methods.parquet").set_index("method")
+    methods = run.methods.set_index("method")
     assert list(methods.index) == list(METHODS)
     assert (methods["n"] > 30).all()
     assert methods.loc["hirescam", "share_correlation"] == pytest.approx(1)
@@ -74,7 +75,9 @@ def test_sanity_is_added_to_a_run_that_is_complete(run: AuditRun, tmp_path: Path
     assert checked.path == plain.path
     assert (plain.path / "sanity.parquet").exists()
     assert part.stat().st_mtime_ns == before
-    assert load_run(plain.path).path == plain.path
+    assert not load_run(plain.path).sanity.empty
+    with pytest.raises(UsageError, match="has no methods"):
+        _ = checked.methods
 
 
 def test_the_page_compares_methods(run: AuditRun) -> None:
@@ -82,3 +85,32 @@ def test_the_page_compares_methods(run: AuditRun) -> None:
     assert "Ways of making heatmaps" in page
     assert "Do the heatmaps follow the model?" in page
     assert all(method in page for method in METHODS)
+
+
+def test_batches_change_no_method(run: AuditRun, tmp_path: Path) -> None:
+    small = run_audit(
+        dataset="demo", limit=40, method=METHODS, faithfulness=True, batch_size=7, out=tmp_path
+    )
+    for name in run.samples.columns:
+        ours, theirs = run.samples[name], small.samples[name]
+        if ours.dtype.kind == "f":
+            # Curves of probabilities pass through fifty rounded operations more than a share.
+            np.testing.assert_allclose(ours, theirs, atol=2e-4, err_msg=name)
+
+
+def test_layers_are_fused_and_smoothed_through_a_run(tmp_path: Path) -> None:
+    run = run_audit(
+        dataset="demo",
+        limit=30,
+        method="layercam",
+        target_layer="features.1.2,features.2.2",
+        smooth="flip",
+        out=tmp_path,
+    )
+    assert run.manifest["grid"] == [16, 16]
+    assert run.manifest["layer"] == "features.1.2 + features.2.2"
+    assert run.samples["map"].dropna().map(len).eq(256).all()
+    assert run.samples["background_share"].between(0, 1).all()
+    total = run.samples[[f"{p}_logit" for p in ("object", "near", "far", "bias")]].sum(axis=1)
+    np.testing.assert_allclose(total, run.samples["target_logit"], atol=1e-2)
+    assert run.heatmap(run.samples["sample_id"][0]).shape == (32, 32)
