@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
+# Rare operations are batched one by one, which torch would tell at every call.
+torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contributions:
@@ -41,8 +44,6 @@ def load_forward_mode() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
-    # Rare operations are batched one by one, which torch would tell at every call.
-    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
 
 
 def regions(grid_mask: Tensor) -> Tensor:
