@@ -13,6 +13,7 @@ from audit import cam
 from audit.cam import Method
 from audit.errors import UsageError
 from audit.models import Cut
+from audit.models.layout import Layout
 
 Smooth = Literal["none", "flip", "flip+intensity"]
 _INTENSITIES = (1.0, 0.9, 1.1)
@@ -57,6 +58,17 @@ class _Pass:
     live: Tensor
     leaves: tuple[Tensor, ...]
     rest: tuple[Tensor, ...]
+    # Of the leaves, where they are not features N×C×h×w already.
+    layouts: tuple[Layout | None, ...] = (None,)
+
+    def features(self, layer: int) -> Tensor:
+        """Of one of the layers, N×C×h×w."""
+        return self.as_features(self.leaves[layer].detach(), layer)
+
+    def as_features(self, activation: Tensor, layer: int) -> Tensor:
+        """An activation, or its gradient, as N×C×h×w."""
+        layout = self.layouts[layer]
+        return activation if layout is None else layout.split(activation)[0]
 
 
 class Explainer(nn.Module):
@@ -102,8 +114,9 @@ class Explainer(nn.Module):
         self.methods = tuple(methods)
         self.backbone = parts.backbone
         self.head = parts.head
-        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", 255 * torch.tensor(std)[:, None, None])
+        for name, values in (("mean", mean), ("std", std)):
+            scaled = 255 * torch.tensor(values, dtype=torch.float32)[:, None, None]
+            self.register_buffer(name, scaled)
         self.channels = min(channels, parts.channels)
         grids = parts.fused.grids if parts.fused is not None else (parts.grid,)
         # Maps of several layers are averaged on the finest grid.
@@ -162,7 +175,7 @@ class Explainer(nn.Module):
             logits=logits,
             targets=targets,
             images=plain.images,
-            features=plain.leaves[-1].detach(),
+            features=plain.features(-1),
             rest=plain.rest,
             maps=maps,
         )
@@ -189,9 +202,14 @@ class Explainer(nn.Module):
         leaf = features.detach().requires_grad_()
         with torch.enable_grad():
             *later, live = fused.tail(leaf, *before)
-        count = len(fused.grids) - 1
-        rest = [extra.detach() for extra in later[count:]]
-        return _Pass(images=images, live=live, leaves=(leaf, *later[:count]), rest=tuple(rest))
+        last = fused.layouts[-1].split(later[-1].detach())[1]
+        return _Pass(
+            images=images,
+            live=live,
+            leaves=(leaf, *later),
+            layouts=(None, *fused.layouts[1:]),
+            rest=() if last is None else (last,),
+        )
 
     def _maps(self, one: _Pass, targets: Tensor) -> dict[Method, Tensor]:
         columns = list(targets.unbind(dim=1))
@@ -214,7 +232,8 @@ class Explainer(nn.Module):
         """The gradient of each sample's target logit at each layer."""
         with torch.enable_grad():
             chosen = one.live.gather(1, target[:, None]).sum()
-        return torch.autograd.grad(chosen, one.leaves, retain_graph=True)
+        found = torch.autograd.grad(chosen, one.leaves, retain_graph=True)
+        return tuple(one.as_features(gradient, layer) for layer, gradient in enumerate(found))
 
     def _one_layer(
         self,
@@ -224,7 +243,7 @@ class Explainer(nn.Module):
         targets: Tensor,
         gradients: list[tuple[Tensor, ...]],
     ) -> Tensor:
-        features = one.leaves[layer].detach()
+        features = one.features(layer)
         if method in GRADIENT_METHODS:
             explain = GRADIENT_METHODS[method]
             return torch.stack([explain(features, g[layer]) for g in gradients], dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -90,7 +91,7 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
             "code": code_fingerprint(),
             "schema": SCHEMA_VERSION,
             "device": device.type,
-            "torch": torch.__version__,
+            "libraries": _versions(classifier.module),
         }
     )
     folder = config.out / split.name / classifier.architecture / fingerprint[:12]
@@ -108,6 +109,7 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
 
 
 def _open_classifier(config: AuditConfig, split: Split, network: nn.Module | None) -> Classifier:
+    refuse_two_networks(config, network)
     request = Request(
         model=config.model,
         checkpoint=config.checkpoint,
@@ -125,6 +127,33 @@ def _open_classifier(config: AuditConfig, split: Split, network: nn.Module | Non
         class_map_by=config.class_map_by,
     )
     return open_classifier(request if network is None else network, wanted)
+
+
+def refuse_two_networks(config: AuditConfig, network: nn.Module | None) -> None:
+    """Refuse a network that is at hand beside the name of another.
+
+    Raises:
+        UsageError: If both are given.
+    """
+    named = [
+        name
+        for name in ("model", "checkpoint", "checkpoint_key")
+        if getattr(config, name) is not None
+    ]
+    if network is not None and named:
+        raise UsageError(
+            "a network was given, and the name of one beside it",
+            expected="either network=…, with its weights loaded, or model and checkpoint",
+            found=", ".join(named),
+        )
+
+
+def _versions(module: nn.Module) -> dict[str, str]:
+    """The libraries that decode, resize and compute, and those whose code the network is."""
+    names = {"torch", "torchvision", "pillow"}
+    homes = {type(part).__module__.partition(".")[0] for part in module.modules()}
+    names |= homes & {"timm"}
+    return {name: version(name) for name in sorted(names)}
 
 
 def flags_of(config: AuditConfig) -> PreprocessingFlags:

@@ -22,7 +22,7 @@ from torch import nn
 
 from audit.config import AuditConfig, load_config
 from audit.data.loader import workers_for
-from audit.errors import AuditError, OutputError, TooManyBadSamples
+from audit.errors import AuditError, OutputError, TooManyBadSamples, UsageError
 from audit.explaining import Explainer
 from audit.files import remove_unfinished, write_atomically
 from audit.inputs import Opened, open_inputs
@@ -189,6 +189,13 @@ def _auditor(opened: Opened) -> Auditor:
         faithful=config.faithfulness,
     ).to_device(opened.device)
     rehearse(step, opened.classifier.architecture)
+    if config.sanity and not count_stages(explainer):
+        raise UsageError(
+            f"--sanity cannot draw the weights of '{opened.classifier.architecture}' anew",
+            expected="a network with parameters",
+            found="a program whose weights are constants",
+            remedy="leave --sanity, or audit the network from its Python code",
+        )
     workers = workers_for(
         opened.split,
         None if config.workers == "auto" else config.workers,

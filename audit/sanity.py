@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from audit.cam import Method
 from audit.explaining import Explainer
+from audit.models.tap import pooled_linear
 
 # Networks have hundreds of layers; this many steps show the course.
 MOST_STAGES = 10
@@ -68,7 +69,7 @@ def cascade(
     before = _joined([found.maps for found in trained])
     drawn = copy.deepcopy(explainer)
     generator = torch.Generator().manual_seed(seed)
-    layers = _layers(drawn)
+    layers = _layers(drawn, images[:1])
     total = sum(p.numel() for _, held in layers for p in held)
     done = 0
     for group in _groups(layers):
@@ -76,6 +77,7 @@ def cascade(
             for parameter in held:
                 _draw(parameter, generator)
                 done += parameter.numel()
+        _refresh(drawn)
         after = _joined([_explain(drawn, b, t) for b, t in zip(batches, targets, strict=True)])
         yield Stage(
             layer=_plain(group[-1][0]),
@@ -112,10 +114,10 @@ def rank_correlation(
 
 def _plain(name: str) -> str:
     """A layer's name without the names of what the audit has wrapped around it."""
-    steps = name.split(".")
-    while len(steps) > 1 and steps[0] in ("backbone", "head", "inner", "network"):
-        steps = steps[1:]
-    return ".".join(steps)
+    plain = name.removeprefix("backbone.").removeprefix("head.") if "." in name else name
+    for wrapper in ("inner.", "inner.", "network.", "network.", "network."):
+        plain = plain.removeprefix(wrapper)
+    return plain
 
 
 def _explain(explainer: Explainer, images: Tensor, targets: Tensor) -> dict[Method, Tensor]:
@@ -130,24 +132,60 @@ def _joined(parts: list[dict[Method, Tensor]]) -> dict[Method, NDArray[np.float6
     }
 
 
-def _layers(explainer: nn.Module) -> list[tuple[str, list[nn.Parameter]]]:
+def _layers(
+    explainer: Explainer, images: Tensor | None = None
+) -> list[tuple[str, list[nn.Parameter]]]:
     """Parameters by the module that holds them, the last layer first, none twice."""
     layers: dict[str, list[nn.Parameter]] = {}
     for name, parameter in explainer.named_parameters():
         layers.setdefault(name.rpartition(".")[0], []).append(parameter)
+    if explainer.parts.how == "hooks" and images is not None:
+        # A graph holds its parts in the order of use; a network in the order of registration.
+        used = _order_of_use(explainer, images)
+        layers = dict(sorted(layers.items(), key=lambda item: used.get(item[0], -1)))
     return list(reversed(layers.items()))
+
+
+@torch.no_grad()
+def _order_of_use(explainer: Explainer, images: Tensor) -> dict[str, int]:
+    """When each module is first called in a forward pass."""
+    order: dict[str, int] = {}
+    names = {part: name for name, part in explainer.backbone.named_modules()}
+
+    def note(part: nn.Module, *_: object) -> None:
+        order.setdefault(f"backbone.{names[part]}", len(order))
+
+    handles = [part.register_forward_pre_hook(note) for part in names]
+    try:
+        # The head's copy of the network is the same modules; all of it runs there.
+        explainer.network(explainer.normalised(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return order
 
 
 def _groups(
     layers: list[tuple[str, list[nn.Parameter]]],
 ) -> Iterator[list[tuple[str, list[nn.Parameter]]]]:
     """The last layer alone, then the others in nearly equal parts."""
+    if not layers:
+        return
     yield layers[:1]
     rest = layers[1:]
     parts = min(MOST_STAGES - 1, len(rest))
     edges = [round(part * len(rest) / parts) for part in range(parts + 1)] if parts else []
     for start, stop in pairwise(edges):
         yield rest[start:stop]
+
+
+def _refresh(explainer: Explainer) -> None:
+    """What was read off the trained head must be read off the drawn one."""
+    parts = explainer.parts
+    if parts.linear is not None:
+        device = parts.linear.device
+        features = torch.zeros(2, parts.channels, *parts.grid, device=device)
+        explainer.parts = replace(parts, linear=pooled_linear(explainer.head, features))
 
 
 def _draw(parameter: nn.Parameter, generator: torch.Generator) -> None:

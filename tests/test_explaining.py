@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from audit.cam import METHODS, Method
 from audit.errors import UsageError
 from audit.explaining import Explainer, Smooth
-from audit.models import Cut, cut
+from audit.models import Cut, cut, plain_kernels
 from tests.conftest import random_model
 
 IMAGES = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator())
@@ -160,3 +160,42 @@ def test_methods_that_do_not_fit_are_refused() -> None:
         make(several, "hirescam", "ablationcam")
     with pytest.raises(UsageError, match="no method 'magic'"):
         make(flat, "magic")  # type: ignore[arg-type]
+
+
+class ChannelsLast(nn.Module):
+    """Activations N×h×w×C between two layers, as Swin has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.second = nn.Linear(6, 7)
+        self.head = nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu().permute(0, 2, 3, 1)
+        return self.head(self.second(x).relu().mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize("way", ["graph", "hooks"])
+def test_several_layers_of_another_order_are_averaged(way: str) -> None:
+    torch.manual_seed(0)
+    model = ChannelsLast().eval()
+    fused = make(cut(model, (32, 32), layers=("first", "second"), way=way), "hirescam")  # type: ignore[arg-type]
+    found = fused(IMAGES, two_best).maps["hirescam"]
+    total = torch.zeros_like(found)
+    for layer in ("first", "second"):
+        maps = make(cut(model, (32, 32), layers=(layer,)), "hirescam")(IMAGES, two_best)
+        raw = maps.maps["hirescam"]
+        total += raw / raw.clamp_min(0).sum(dim=(2, 3), keepdim=True) / 2
+    close(found, total)
+
+
+def test_the_callers_modes_change_nothing() -> None:
+    model = random_model("cnn")
+    plain = make(cut(model, (32, 32)), "hirescam")(IMAGES, two_best).maps["hirescam"]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        parts = cut(model, (32, 32))
+        explainer = make(parts, "hirescam")
+        with plain_kernels():
+            found = explainer(IMAGES.clone(), two_best).maps["hirescam"]
+    close(found, plain)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from audit.config import load_config
+from audit.errors import UsageError
 from audit.inputs import open_inputs
 from tests.conftest import random_model
 
@@ -52,3 +54,61 @@ def test_whatever_changes_rows_changes_the_run(tmp_path: Path) -> None:
         run_id(seed=1),
     ]
     assert len({base, *changed}) == len(changed) + 1
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 10)
+        self.slope = 1.0
+        self.register_buffer("shift", torch.zeros(1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear((self.slope * self.conv(x) + self.shift).relu().mean(dim=(2, 3)))
+
+
+def test_what_a_network_in_memory_computes_is_part_of_the_run(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Scaled().eval()
+    settings = {"dataset": "demo", "limit": 20, "out": tmp_path}
+    settings |= {"mean": (0.5,) * 3, "std": (0.2,) * 3}
+
+    def run_id() -> str:
+        return open_inputs(load_config(None, settings), network).run_id
+
+    ids = [run_id(), run_id()]
+    network.slope = -1.0
+    ids.append(run_id())
+    network.shift.fill_(2.0)
+    ids.append(run_id())
+    with torch.no_grad():
+        network.linear.bias.add_(1)
+    ids.append(run_id())
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 4
+
+
+def test_edited_code_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("helpers_of_net.py").write_text("def act(x):\n    return x.relu()\n")
+    Path("net_of_helpers.py").write_text(
+        "import torch\nfrom torch import nn\nimport helpers_of_net\n\n"
+        "class Act(nn.Module):\n    def forward(self, x):\n        return helpers_of_net.act(x)\n\n"
+        "def build():\n    torch.manual_seed(0)\n    return nn.Sequential("
+        "nn.Conv2d(3, 4, 3), Act(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))\n"
+    )
+    config = load_config(
+        None,
+        {"dataset": "demo", "limit": 20, "model": "net_of_helpers:build", "out": tmp_path / "out",
+         "mean": (0.5,) * 3, "std": (0.2,) * 3},
+    )  # fmt: skip
+    before = open_inputs(config).run_id
+    assert open_inputs(config).run_id == before
+    Path("helpers_of_net.py").write_text("def act(x):\n    return (x * -3).relu()\n")
+    assert open_inputs(config).run_id != before
+
+
+def test_a_network_at_hand_and_a_name_are_one_too_many(tmp_path: Path) -> None:
+    config = load_config(None, {"dataset": "demo", "model": "cnn", "out": tmp_path})
+    with pytest.raises(UsageError, match="a network was given"):
+        open_inputs(config, Scaled())

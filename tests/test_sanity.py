@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from audit.explaining import Explainer
 from audit.models import cut
 from audit.sanity import MOST_STAGES, cascade, count_stages, rank_correlation
-from tests.conftest import make_step
+from tests.conftest import make_step, random_model
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator())
 
@@ -67,3 +67,35 @@ def test_every_parameter_is_drawn_anew() -> None:
     stages = [stage.layer for stage in cascade(explainer, IMAGES, seed=1)]
     assert stages[0] == "classifier.4"
     assert stages[-1] == "features.0.0"
+
+
+def test_cam_falls_apart_as_the_methods_do_that_equal_it() -> None:
+    torch.manual_seed(0)
+    model = random_model("resnet20")
+    explainer = Explainer(
+        cut(model, (32, 32)), mean=(0.5,) * 3, std=(0.2,) * 3, methods=("cam", "gradcam")
+    )
+    for stage in cascade(explainer, IMAGES, seed=0):
+        ours, theirs = stage.correlations["cam"], stage.correlations["gradcam"]
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+class Backwards(nn.Module):
+    """Registers its layers in another order than it uses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+        self.first = nn.Conv2d(3, 5, 3, stride=2)
+        self.second = nn.Conv2d(5, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.second(self.first(x).relu()).relu().mean(dim=(2, 3)))
+
+
+def test_layers_are_drawn_in_the_order_of_use() -> None:
+    for way in ("graph", "hooks"):
+        parts = cut(Backwards().eval(), (32, 32), way=way)  # type: ignore[arg-type]
+        explainer = Explainer(parts, mean=(0.5,) * 3, std=(0.2,) * 3)
+        names = [stage.layer for stage in cascade(explainer, IMAGES, seed=0)]
+        assert names == ["fc", "second", "first"]

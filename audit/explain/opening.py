@@ -9,7 +9,7 @@ from torch import nn
 
 from audit.config import AuditConfig, load_config
 from audit.errors import ConfigError, UsageError
-from audit.inputs import flags_of
+from audit.inputs import flags_of, refuse_two_networks
 from audit.models import ARCHITECTURES, Classifier, Request, Wanted, open_classifier
 from audit.models.sources import WEIGHTS
 
@@ -85,6 +85,7 @@ def open_for_layers(config: AuditConfig, network: nn.Module | None) -> Classifie
 
 
 def _opened(config: AuditConfig, network: nn.Module | None, **more: Any) -> Classifier:
+    refuse_two_networks(config, network)
     request = Request(
         model=config.model,
         checkpoint=config.checkpoint,

@@ -46,6 +46,8 @@ def evaluation(module: nn.Module) -> Iterator[None]:
         True
     """
     with ExitStack() as undo:
+        # What is cloned or moved here must be fit for differentiation.
+        undo.enter_context(torch.inference_mode(False))
         for part in module.modules():
             undo.callback(_keep_tensors, part, dict(part._parameters), dict(part._buffers))
         for parameter in module.parameters():
@@ -64,6 +66,9 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             plain = _plain(data)
             if plain is not data:
                 tensor.data = plain
+        for buffer in module.buffers():
+            # A forward pass may count or average in place.
+            buffer.data = buffer.data.clone()
         yield
 
 
@@ -94,9 +99,15 @@ def _keep_tensors(
 
 @contextmanager
 def plain_kernels() -> Iterator[None]:
-    """Attention as plain operations: the fused ones have no forward-mode derivative."""
+    """float32 throughout, whatever mode the caller is in, and attention as plain operations.
+
+    The fused ones have no forward-mode derivative.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         torch.backends.mha.set_fastpath_enabled(False)
         try:

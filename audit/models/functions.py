@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from audit.errors import ModelError
+from audit.files import sha256_of
 from audit.models.checkpoint import Checkpoint, load_into
 from audit.models.network import (
     Network,
@@ -32,6 +34,8 @@ from audit.models.pickles import class_list
 from audit.models.preprocessing import from_header
 
 _SAID = ("classes", "image_size", "resize", "interpolation", "mean", "std")
+
+_OURS = Path(__file__).parents[1]
 
 
 def open_function(request: Request, loaded: Checkpoint | None) -> Network:
@@ -60,7 +64,7 @@ def open_function(request: Request, loaded: Checkpoint | None) -> Network:
         module=module,
         name=path_name(spec),
         weights=told(loaded) if loaded else f"as {spec} gives them",
-        identity=digest_of(module),
+        identity=_identity(spec, module),
         preprocessing=header_or(loaded, own) if loaded else own,
         usual_size=not sized and (loaded is not None or _has_other_classes(module)),
         classes=_classes(said, spec) or (loaded.classes if loaded else None),
@@ -177,3 +181,24 @@ def _has_other_classes(module: nn.Module) -> bool:
     config = getattr(module, "pretrained_cfg", None)
     described = config.get("num_classes") if isinstance(config, Mapping) else None
     return described is not None and described != getattr(module, "num_classes", described)
+
+
+def _identity(spec: str, module: nn.Module) -> str:
+    """A digest of the network, and of the user's own files that it came from."""
+    digest = hashlib.sha256(digest_of(module).encode())
+    here = Path.cwd()
+    files = {
+        Path(file)
+        for name, loaded in list(sys.modules.items())
+        if (file := getattr(loaded, "__file__", None)) is not None
+        and (name == spec.partition(":")[0] or _is_users(Path(file), here))
+    }
+    for file in sorted(files):
+        if file.is_file():
+            digest.update(sha256_of(file).encode())
+    return digest.hexdigest()
+
+
+def _is_users(file: Path, here: Path) -> bool:
+    installed = {"site-packages", "dist-packages"} & set(file.parts)
+    return not installed and file.is_relative_to(here) and not file.is_relative_to(_OURS)

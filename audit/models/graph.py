@@ -62,7 +62,8 @@ def capture(module: nn.Module, images: Tensor) -> Captured:
         return _from_script(module, images)
     whole = any(isinstance(part, fx.GraphModule) for part in module.modules())
     try:
-        graph = _Tracer().trace_module(module)
+        with _unmarked(module):
+            graph = _Tracer().trace_module(module)
         return Captured(graph=graph, how="torch.export" if whole else "torch.fx")
     except Exception as first:  # noqa: BLE001  # tracing runs the user's code on stand-ins
         return _exported(module, images, first)
@@ -79,7 +80,7 @@ class _Tracer(fx.Tracer):
 def _exported(module: nn.Module, images: Tensor, first: Exception) -> Captured:
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     try:
-        with warnings.catch_warnings(), plain_kernels(), _quiet():
+        with warnings.catch_warnings(), plain_kernels(), _quiet(), _unmarked(module):
             warnings.simplefilter("ignore")
             program = torch.export.export(
                 module, (images,), dynamic_shapes=({0: batch},), strict=False
@@ -95,6 +96,34 @@ def _exported(module: nn.Module, images: Tensor, first: Exception) -> Captured:
             graph.graph.erase_node(node)
     graph.recompile()
     return Captured(graph=graph, how="torch.export")
+
+
+@contextmanager
+def _unmarked(module: nn.Module) -> Iterator[None]:
+    """Undo what a network notes on itself while stand-ins for tensors pass through it."""
+    before = [(part, _noted(part)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, noted in before:
+            for name in set(_noted(part)) - set(noted):
+                del part.__dict__[name]
+            for name, (value, content) in noted.items():
+                part.__dict__[name] = value
+                if isinstance(value, list):
+                    value[:] = content
+                elif isinstance(value, dict):
+                    value.clear()
+                    value.update(content)
+
+
+def _noted(part: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """A module's own attributes, lists and dicts with what they hold."""
+    return {
+        name: (value, value.copy() if isinstance(value, (list, dict)) else None)
+        for name, value in part.__dict__.items()
+        if not name.startswith("_")
+    }
 
 
 @contextmanager

@@ -23,11 +23,8 @@ from audit.models.graph import (
     second_half,
     settled,
 )
-from audit.models.halves import Layer
+from audit.models.halves import Layer, plain_name
 from audit.models.layout import Layout, find_layout
-
-# Modules that the audit itself wraps around a network, and the name under which they hold it.
-_WRAPPING = "network."
 
 
 class GraphNetwork:
@@ -91,7 +88,7 @@ class GraphNetwork:
                 continue
             if layout is not None and len(shape) == 4 and layout.grid not in grids:
                 grids.append(layout.grid)
-            name = _plain(label(node))
+            name = plain_name(label(node))
             seen[name] += 1
             name = name if seen[name] == 1 else f"{name}#{seen[name]}"
             nodes[name] = node
@@ -111,10 +108,10 @@ class GraphNetwork:
         if numbers is None:
             return "the head also reads sizes or bundles of tensors from before it", False
         if tensors:
-            return f"the head also reads {_plain(label(tensors[0]))}", True
+            return f"the head also reads {plain_name(label(tensors[0]))}", True
         source = self._source(node)
         if source is not None:
-            return f"it only pools or rearranges what {_plain(label(source))} gives", False
+            return f"it only pools or rearranges what {plain_name(label(source))} gives", False
         if not self._alive(node, layer.layout):
             return "the logits do not depend on most of its cells", False
         return "", False
@@ -199,9 +196,3 @@ class GraphNetwork:
 
 def _has_no_space(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 or (len(shape) == 4 and shape[2] == shape[3] == 1)
-
-
-def _plain(name: str) -> str:
-    while name.startswith(_WRAPPING):
-        name = name.removeprefix(_WRAPPING)
-    return name

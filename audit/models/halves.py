@@ -70,27 +70,29 @@ class Head(nn.Module):
 
 
 class Tail(nn.Module):
-    """Features of an early layer to those of later ones, and to logits.
+    """Features of an early layer to the activations of later ones, and to logits.
 
     Args:
         inner: The activation and the others to a tuple of later activations and the logits.
         layout: Of the activation.
-        later: Of the later activations.
     """
 
-    def __init__(self, inner: nn.Module, layout: Layout, later: tuple[Layout, ...]) -> None:
+    def __init__(self, inner: nn.Module, layout: Layout) -> None:
         super().__init__()
         self.inner = inner
         self.layout = layout
-        self.later = later
 
     def forward(self, features: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        """The later layers' features, then the tokens before the last one's, then logits."""
-        *activations, logits = self.inner(*_given(self.layout, features, rest))
-        split = [layout.split(a) for layout, a in zip(self.later, activations, strict=True)]
-        before = split[-1][1]
-        maps = [features for features, _ in split]
-        return (*maps, logits) if before is None else (*maps, before, logits)
+        """The later activations as the network has them, so that they can be differentiated."""
+        found: tuple[Tensor, ...] = self.inner(*_given(self.layout, features, rest))
+        return found
+
+
+def plain_name(name: str) -> str:
+    """A layer's name without those of the modules that the audit wraps around a network."""
+    while name.startswith("network."):
+        name = name.removeprefix("network.")
+    return name
 
 
 def _given(layout: Layout, features: Tensor, rest: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

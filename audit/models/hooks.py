@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.models.graph import PASSIVE
-from audit.models.halves import Layer
+from audit.models.halves import Layer, plain_name
 from audit.models.layout import find_layout
 
 # What runs before the target layer while its output is replaced: one dummy image, as many as
@@ -79,7 +79,7 @@ class HookedNetwork:
                 return
             if layout is not None and len(shape) == 4:
                 grids.append(layout.grid)
-            unique = _plain(name if calls[name] == 1 else f"{name}#{calls[name]}")
+            unique = plain_name(name if calls[name] == 1 else f"{name}#{calls[name]}")
             self._parts[unique] = (part, calls[name])
             layers.append(Layer(name=unique, shape=shape[1:], layout=layout))
 
@@ -260,9 +260,3 @@ def _catch(found: dict[int, Tensor], place: int, wanted: int) -> Callable[..., T
         return output
 
     return hook
-
-
-def _plain(name: str) -> str:
-    while name.startswith("network."):
-        name = name.removeprefix("network.")
-    return name

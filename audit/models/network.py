@@ -206,24 +206,66 @@ def refuse_unfinished(module: nn.Module, name: str) -> None:
 
 
 def digest_of(module: nn.Module) -> str:
-    """A digest of a network's weights, structure and source file.
+    """A digest of a network: weights, buffers, structure, plain settings, graphs and source files.
 
     Args:
         module: Any network.
     """
     digest = hashlib.sha256(repr(module).encode())
-    for name, tensor in module.state_dict().items():
+    # Buffers that no checkpoint holds count too.
+    named = dict(module.state_dict()) | dict(module.named_buffers())
+    for name, tensor in named.items():
         if isinstance(tensor, torch.Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(plain.numpy().tobytes())
-    try:
-        source = inspect.getsourcefile(type(module))
-    except TypeError:
-        source = None
-    if source is not None and Path(source).is_file():
-        digest.update(sha256_of(Path(source)).encode())
+            digest.update(_bytes_of(tensor))
+    for name, part in module.named_modules():
+        digest.update(f"{name} {_settings_of(part)}".encode())
+        if isinstance(part, torch.fx.GraphModule):
+            digest.update(part.code.encode())
+        if isinstance(part, torch.jit.ScriptModule):
+            digest.update(str(getattr(part, "inlined_graph", "")).encode())
+    for file in sorted(_sources_of(module)):
+        digest.update(sha256_of(file).encode())
     return digest.hexdigest()
+
+
+def _bytes_of(tensor: torch.Tensor) -> bytes:
+    plain = tensor.detach().cpu()
+    if plain.is_quantized:
+        plain = plain.int_repr()
+    plain = plain.to_dense() if plain.layout != torch.strided else plain
+    return plain.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _settings_of(part: nn.Module) -> str:
+    """What a module's author set beside its tensors: a temperature, a slope."""
+    try:
+        held = vars(part)
+    except TypeError:
+        return ""
+    plain = (bool, int, float, complex, str, type(None))
+    return repr(
+        sorted(
+            (name, value)
+            for name, value in held.items()
+            if name != "training" and isinstance(value, plain)
+        )
+    )
+
+
+def _sources_of(module: nn.Module) -> set[Path]:
+    """The files of the classes that a network is made of; torch's own are known by its version."""
+    files = set()
+    for kind in {type(part) for part in module.modules()}:
+        if kind.__module__.partition(".")[0] in ("torch", "torchvision"):
+            continue
+        try:
+            source = inspect.getsourcefile(kind)
+        except (TypeError, OSError):
+            continue
+        if source is not None and Path(source).is_file():
+            files.add(Path(source))
+    return files
 
 
 def told(checkpoint: Checkpoint) -> str:

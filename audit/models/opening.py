@@ -251,6 +251,7 @@ def _refuse_no_logits(output: Any, count: int, name: str) -> None:
             f"'{name}' does not give logits",
             expected=f"a tensor of {count}×classes for {count} images",
             found=shown,
+            remedy="wrap it in a module that returns the logits alone",
         )
     if not bool(torch.isfinite(output).all()):
         raise ModelError(
@@ -297,7 +298,9 @@ def _classmap(
     if outputs != len(wanted.classes):
         raise _another_number(network, wanted.classes, outputs)
     if names is None:
-        return None, notes
+        order = ", ".join(wanted.classes[:4]) + (" …" if outputs > 4 else "")
+        note = f"the names of the model's classes are not known: taken in the data's order, {order}"
+        return None, (*notes, note)
     if network.sure_of_classes:
         raise ModelError(
             f"{network.weights} was trained on other classes than the data's",

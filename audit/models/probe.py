@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from audit.errors import ModelError
 from audit.models.frozen import evaluation
 
+# Words of errors that come of images of another size than the network's.
+_OF_SIZE = ("size", "shape", "mat1", "dimension", "height", "width", "expected")
+
 
 def probe_images(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
     """Images for a dry run: smooth, different, neither symmetric nor constant.
@@ -23,8 +26,8 @@ def probe_images(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
         Float N×3×H×W of about unit spread.
     """
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(count, 3, 8, 8, generator=generator)
-    fine = torch.randn(count, 3, *size, generator=generator)
+    coarse = torch.randn(count, 3, 8, 8, generator=generator, dtype=torch.float32)
+    fine = torch.randn(count, 3, *size, generator=generator, dtype=torch.float32)
     smooth = nn.functional.interpolate(coarse, size=size, mode="bicubic", align_corners=False)
     return smooth + 0.3 * fine
 
@@ -61,5 +64,7 @@ def run_probe(module: nn.Module, images: Tensor, name: str) -> Any:
             f"the model '{name}' does not run on {size} images",
             expected="images N×3×H×W to logits N×classes",
             found=text,
-            remedy="set --image-size to the size it was trained on",
+            remedy="set --image-size to the size it was trained on"
+            if any(word in str(error).lower() for word in _OF_SIZE)
+            else f"call it in Python on a tensor of 2×3×{size}, under torch.no_grad()",
         ) from error

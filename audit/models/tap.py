@@ -14,8 +14,9 @@ from audit.models.biases import bias_tangents
 from audit.models.frozen import evaluation, plain_kernels
 from audit.models.graph import NotCapturedError
 from audit.models.graph_network import GraphNetwork
-from audit.models.halves import FixedBatch, Front, Head, Layer, Tail
+from audit.models.halves import FixedBatch, Front, Head, Layer, Tail, plain_name
 from audit.models.hooks import HookedNetwork
+from audit.models.layout import Layout
 from audit.models.probe import probe_images, run_probe
 
 # How far the logits of the two halves may be from the whole's, relative to their size.
@@ -31,14 +32,19 @@ class Fused:
 
     Attributes:
         front: Images to the features of the earliest layer and what else its tail reads.
-        tail: These to the features of the later layers in order, the tokens before the last
-            one's if there are any, and the logits.
-        grids: h and w of each layer, the earliest first.
+        tail: These to the activations of the later layers in order, as the network has them, and
+            the logits.
+        layouts: Of each layer's activation, the earliest first.
     """
 
     front: nn.Module
     tail: nn.Module
-    grids: tuple[tuple[int, int], ...]
+    layouts: tuple[Layout, ...]
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """The h and w of each layer, the earliest first."""
+        return tuple(layout.grid for layout in self.layouts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +181,9 @@ def _cut(
     batch: int | None,
 ) -> Cut:
     if names:
-        chosen = [_named(network, name) for name in names]
+        found = {layer.name: layer for layer in (_named(network, name) for name in names)}
         order = [layer.name for layer in network.candidates]
-        chosen.sort(key=lambda layer: order.index(layer.name))
+        chosen = sorted(found.values(), key=lambda layer: order.index(layer.name))
     else:
         chosen = [_chosen(network)]
     layer = chosen[-1]
@@ -196,7 +202,7 @@ def _cut(
         channels=int(features.shape[1]),
         grid=(int(features.shape[2]), int(features.shape[3])),
         outputs=int(logits.shape[1]),
-        linear=None if rest else _pooled_linear(head, features),
+        linear=None if rest else pooled_linear(head, features),
         biases=bias_tangents(head),
         rest=len(rest),
         how=network.how,
@@ -220,6 +226,11 @@ def _prove(
 
 
 def _fused(network: _Network, chosen: list[Layer], batch: int | None) -> Fused:
+    if batch is not None:
+        raise ModelError(
+            f"maps of several layers need a network that takes any number of images, not {batch}",
+            remedy="name one --target-layer, or export the network with a dynamic batch",
+        )
     for layer in chosen:
         if layer.bypassed:
             raise ModelError(
@@ -232,10 +243,8 @@ def _fused(network: _Network, chosen: list[Layer], batch: int | None) -> Fused:
     assert all(layout is not None for layout in layouts)
     known = [layout for layout in layouts if layout is not None]
     front: nn.Module = Front(network.halves(first)[0], known[0])
-    tail: nn.Module = Tail(network.tail(first, later), known[0], tuple(known[1:]))
-    if batch is not None:
-        front, tail = FixedBatch(front, batch), FixedBatch(tail, batch)
-    return Fused(front=front, tail=tail, grids=tuple(layout.grid for layout in known))
+    tail: nn.Module = Tail(network.tail(first, later), known[0])
+    return Fused(front=front, tail=tail, layouts=tuple(known))
 
 
 def _examined(network: _Network, layer: Layer) -> Layer:
@@ -280,20 +289,23 @@ def _no_layer(refused: list[Layer], why: str) -> ModelError:
         expected="an activation with a grid of more than one cell that everything passes through",
         found=("; ".join(shown) or "no 4-D activation")
         + (f"; its graph cannot be traced ({why})" if why else ""),
-        remedy="look at all of them: audit layers MODEL; take one with --target-layer",
+        remedy="look at all of them: audit layers MODEL; take one with --target-layer"
+        if refused
+        else "class activation maps need a network of convolutions or of patches",
     )
 
 
 def _named(network: _Network, name: str) -> Layer:
     """The layer of a name; for a module that holds others, the last of them."""
+    given, name = name, plain_name(name)
     same = [layer for layer in network.candidates if layer.name == name]
     inside = [layer for layer in network.candidates if layer.name.startswith(f"{name}.")]
     with_grid = [layer for layer in same or inside if layer.layout is not None]
     if not same and not inside:
         raise ModelError(
-            f"the model has no layer '{name}'",
+            f"the model has no layer '{given}'",
             expected="one of " + _choices(network),
-            found=name,
+            found=given,
             remedy="audit layers MODEL lists all",
         )
     if not with_grid:
@@ -330,10 +342,19 @@ def _sides(layer: Layer) -> str:
     return "×".join(map(str, layer.shape))
 
 
-def _pooled_linear(head: nn.Module, features: Tensor) -> Tensor | None:
-    """The weight of a head that is the mean over cells and a linear map, found by trying it."""
+@torch.no_grad()
+def pooled_linear(head: nn.Module, features: Tensor) -> Tensor | None:
+    """The weight of a head that is the mean over cells and a linear map, found by trying it.
+
+    Args:
+        head: Features to logits.
+        features: Of the shape and on the device that the head takes.
+
+    Returns:
+        K×C, or ``None`` for any other head.
+    """
     generator = torch.Generator().manual_seed(0)
-    trial = torch.randn(features.shape, generator=generator) * 3
+    trial = (torch.randn(features.shape, generator=generator) * 3).to(features.device)
     nothing, something = head(torch.zeros_like(features)), head(trial)
     if not bool(torch.isfinite(nothing).all() and torch.isfinite(something).all()):
         return None
@@ -345,7 +366,9 @@ def _pooled_linear(head: nn.Module, features: Tensor) -> Tensor | None:
     channels = int(features.shape[1])
     columns = []
     for start in range(0, channels, _MOST_COLUMNS_AT_ONCE):
-        basis = torch.eye(channels)[start : start + _MOST_COLUMNS_AT_ONCE, :, None, None]
+        basis = torch.eye(channels, device=features.device)[
+            start : start + _MOST_COLUMNS_AT_ONCE, :, None, None
+        ]
         given = basis.expand(-1, -1, *features.shape[2:])
         columns.append(head(given.contiguous()) - nothing[:1])
     weight = torch.cat(columns).T.contiguous()

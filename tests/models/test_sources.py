@@ -178,8 +178,9 @@ class TestTorchvision:
         torch.save(state, tmp_path / "net.pth")
         classifier = opened(name, tuple("abc"), checkpoint=tmp_path / "net.pth")
         assert classifier.module.transform_input
-        (note,) = classifier.notes
+        note, order = classifier.notes
         assert "normalises its images once more" in note
+        assert "in the data's order" in order
 
     def test_a_network_that_reads_which_release_named_its_tensors(self, tmp_path: Path) -> None:
         network = drawn(get_model("mnasnet0_5", weights=None, num_classes=3))

@@ -99,3 +99,25 @@ def test_logits_gathered_by_class_are_no_grid() -> None:
     )  # fmt: skip
     parts = cut(MappedClasses(network, ClassMap(members)), (32, 32))
     assert (parts.layer, parts.grid, parts.outputs) == ("1", (32, 32), 16)
+
+
+class Noting(nn.Module):
+    """Keeps its activations, as code made for class activation maps often does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+        self.seen: list[Tensor] = []
+        self.last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.conv(x).relu()
+        self.seen.append(self.last)
+        return self.linear(self.last.mean(dim=(2, 3)))
+
+
+def test_tracing_leaves_no_stand_ins_on_a_network() -> None:
+    model = Noting().eval()
+    cut(model, (8, 8))
+    assert all(type(each) is Tensor for each in model.seen)
+    assert model.last is None or type(model.last) is Tensor

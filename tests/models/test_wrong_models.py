@@ -131,7 +131,7 @@ WRONG: dict[str, tuple[Made, str, str, str]] = {
         function("flat"),
         "the model has no layer with a map to explain",
         "no 4-D activation",
-        "look at all of them: audit layers",
+        "class activation maps need a network",
     ),
     "logits that are NaN": (
         function("nan"),
