@@ -128,7 +128,8 @@ def test_a_model_that_torch_averaged(tmp_path: Path) -> None:
     torch.save({"model_ema": averaged.state_dict(), "model": {}}, tmp_path / "file.pth")
     opened = open_from(tmp_path / "file.pth")
     assert torch.equal(opened.module.linear.weight, averaged.module.linear.weight)
-    assert opened.notes == ()
+    (note,) = opened.notes  # nothing was left out; only the classes have no names
+    assert "names of the model's classes are not known" in note
 
 
 def test_the_key_of_an_entry(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -245,8 +246,9 @@ def test_class_names_that_do_not_fit_are_left_aside(
     state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     torch.save({"state_dict": state, "classes": ["a", "b"]}, tmp_path / "file.pth")
-    (note,) = open_from(tmp_path / "file.pth").notes
+    note, order = open_from(tmp_path / "file.pth").notes
     assert note.startswith("2 class names come with")
+    assert "taken in the data's order" in order
     torch.save({"state_dict": state, "class_to_idx": {"a": 0, "b": 2}}, tmp_path / "file.pth")
     assert read_checkpoint(tmp_path / "file.pth").classes is None
 
