@@ -151,7 +151,13 @@ def _open_ours(request: Request, loaded: Checkpoint | None) -> Network:
         preprocessing=usual,
         notes=notes_on(file, left),
     )
-    return with_header(network, file, usual)
+    network = with_header(network, file, usual)
+    if loaded is not None:
+        return network
+    # Where the package lies says nothing to a reader of the manifest.
+    return replace(
+        network, preprocessing=replace(network.preprocessing, origin="shipped with audit")
+    )
 
 
 def _shipped_or_refuse(dataset: str, architecture: str) -> Path:
