@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from audit import cam
 from audit.cam import Method
+from audit.config import AuditConfig
 from audit.errors import UsageError
-from audit.models import Cut
+from audit.models import Classifier, Cut
 from audit.models.layout import Layout
 
 Smooth = Literal["none", "flip", "flip+intensity"]
@@ -275,6 +276,24 @@ class Explainer(nn.Module):
             scaled = torch.where(mass > 0, large / mass, torch.zeros_like(large))
             total = scaled if found is maps[0] else total + scaled
         return total / len(maps)
+
+
+def explainer_of(config: AuditConfig, classifier: Classifier, parts: Cut) -> Explainer:
+    """An explainer as the settings want it.
+
+    Args:
+        config: The settings.
+        classifier: Says how its images are normalised.
+        parts: The classifier, cut at its target layer.
+    """
+    return Explainer(
+        parts,
+        mean=classifier.mean,
+        std=classifier.std,
+        methods=config.method,
+        smooth=config.smooth,
+        channels=config.channels,
+    )
 
 
 def _move_graphs(module: nn.Module, device: torch.device) -> None:

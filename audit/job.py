@@ -7,7 +7,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ from torch import nn
 from audit.config import AuditConfig, load_config
 from audit.data.loader import workers_for
 from audit.errors import AuditError, OutputError, TooManyBadSamples, UsageError
-from audit.explaining import Explainer
+from audit.explaining import explainer_of
 from audit.files import remove_unfinished, write_atomically
 from audit.inputs import Opened, open_inputs
 from audit.masks import MaskCache
-from audit.models import evaluation, plain_kernels
+from audit.models import describe, evaluation, plain_kernels
 from audit.report.grids import Grids
 from audit.report.page import write_page
 from audit.report.selection import choose_samples
@@ -95,36 +95,13 @@ def run_audit(
         raise TypeError("give the settings either as config or by name, not both")
     opened = open_inputs(config or load_config(None, settings), network)
     if say is not None:
-        say(describe(opened))
+        say(describe(opened.classifier, opened.parts))
     with _sole_writer(opened.folder), evaluation(opened.classifier.module), plain_kernels():
         manifest = read_manifest(opened.folder)
         if manifest is None or _is_stale(manifest, opened.config):
             manifest = _compute(opened)
         _refuse_bad_data(manifest["totals"]["statuses"], opened)
     return AuditRun(opened.folder, manifest)
-
-
-def describe(opened: Opened) -> str:
-    """What was opened, and how, for people."""
-    classifier, parts = opened.classifier, opened.parts
-    shape = f"{parts.channels}×{parts.grid[0]}×{parts.grid[1]}"
-    lines = [
-        f"model: {classifier.architecture}, weights {classifier.weights}",
-        f"layer: {parts.layer} ({shape}), cut by {parts.how}",
-        f"images: {classifier.preprocessing.describe()}",
-    ]
-    if classifier.classmap is not None:
-        outputs = sum(map(len, classifier.classmap.members))
-        by = classifier.classmap.by
-        lines.append(
-            f"classes: {outputs} outputs of the model as {len(classifier.classes)}, by their {by}"
-        )
-    if parts.rest:
-        lines.append(
-            "note: the head also reads more than this layer; what that supplies is residual_logit"
-        )
-    lines += [f"note: {note}" for note in classifier.notes]
-    return "\n".join(lines)
 
 
 def _is_stale(manifest: dict[str, Any], config: AuditConfig) -> bool:
@@ -173,14 +150,7 @@ def _compute(opened: Opened) -> dict[str, Any]:
 
 def _auditor(opened: Opened) -> Auditor:
     config = opened.config
-    explainer = Explainer(
-        opened.parts,
-        mean=opened.classifier.mean,
-        std=opened.classifier.std,
-        methods=config.method,
-        smooth=config.smooth,
-        channels=config.channels,
-    )
+    explainer = explainer_of(config, opened.classifier, opened.parts)
     step = AuditStep(
         explainer,
         image_size=opened.split.image_size,
@@ -238,7 +208,7 @@ def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], open
         with Progress("masks", total, total - todo) as progress:
             auditor.estimated.fill(0, total, progress)
     done = total - sum(map(len, missing))
-    with Progress("audit", total, done) as progress, _full_precision():
+    with Progress("audit", total, done) as progress:
         try:
             auditor.choose_donors(opened.config.seed)
             for shard, table, summary in auditor.run_shards(missing, progress):
@@ -249,13 +219,6 @@ def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], open
                 f"images of {opened.split.image_size[0]}×{opened.split.image_size[1]} at a time",
                 remedy="give a smaller --batch-size",
             ) from error
-
-
-def _full_precision() -> AbstractContextManager[None]:
-    """The same float32 results at every run, on GPUs too."""
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
 
 
 def _refuse_bad_data(statuses: dict[str, int], opened: Opened) -> None:
@@ -314,7 +277,7 @@ def _check_sanity(opened: Opened, auditor: Auditor) -> pa.Table:
         return tabulate_sanity([])
     explainer = auditor.step.explainer
     total = len(images) * count_stages(explainer)
-    with Progress("sanity", total) as progress, _full_precision():
+    with Progress("sanity", total) as progress:
         stages: list[tuple[str, float, Mapping[str, NDArray[np.float64]]]] = []
         for stage in cascade(explainer, images, opened.config.seed, auditor.batch_size):
             found = {str(method): each for method, each in stage.correlations.items()}

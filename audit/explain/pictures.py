@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audit import cam
-from audit.config import AuditConfig
 from audit.devices import pick_device
 from audit.errors import AuditError, UsageError
 from audit.explain.files import Place, Read, find_images, places_of, read_batches
 from audit.explain.names import labels_of, number_of, read_names
 from audit.explain.opening import open_for_pictures, settings_of
-from audit.explaining import CLASS_AGNOSTIC, Explainer, Explanation
+from audit.explaining import CLASS_AGNOSTIC, Explainer, Explanation, explainer_of
 from audit.files import make_folder, write_atomically
-from audit.models import Classifier, Cut, cut, evaluation, plain_kernels
+from audit.models import cut, describe, evaluation, plain_kernels
 from audit.report.panels import Panel, draw_panels
 
 OK, UNREADABLE, NONFINITE = "ok", "unreadable", "nonfinite"
@@ -157,10 +155,11 @@ def each_image(
         classifier.module, geometry.size, layers=config.target_layer, batch=classifier.batch
     )
     if say is not None:
-        say(_described(classifier, parts, notes))
+        say(describe(classifier, parts, notes))
     places = places_of(files, make_folder(Path(out)))
-    with evaluation(classifier.module), plain_kernels(), _full_precision():
-        explainer = _explainer(config, classifier, parts, device)
+    with evaluation(classifier.module), plain_kernels():
+        explainer = explainer_of(config, classifier, parts)
+        explainer.to_device(device)
         for batch in read_batches(files, geometry):
             yield from _explained(explainer, batch, places, asked)
 
@@ -192,39 +191,6 @@ def _asked(labels: tuple[str, ...], targets: int | Sequence[str | int], channels
     # Each once, should a class be named twice.
     numbers = tuple(dict.fromkeys(number_of(str(target).strip(), labels) for target in given))
     return _Asked(labels=labels, targets=numbers, top=1, channels=channels)
-
-
-def _described(classifier: Classifier, parts: Cut, notes: Sequence[str]) -> str:
-    shape = f"{parts.channels}×{parts.grid[0]}×{parts.grid[1]}"
-    return "\n".join(
-        [
-            f"model: {classifier.architecture}, weights {classifier.weights}",
-            f"layer: {parts.layer} ({shape}), cut by {parts.how}",
-            f"images: {classifier.preprocessing.describe()}",
-            *(f"note: {note}" for note in (*classifier.notes, *notes)),
-        ]
-    )
-
-
-def _explainer(
-    config: AuditConfig, classifier: Classifier, parts: Cut, device: torch.device
-) -> Explainer:
-    explainer = Explainer(
-        parts,
-        mean=classifier.mean,
-        std=classifier.std,
-        methods=config.method,
-        smooth=config.smooth,
-        channels=config.channels,
-    )
-    explainer.to_device(device)
-    return explainer
-
-
-def _full_precision() -> contextlib.AbstractContextManager[None]:
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

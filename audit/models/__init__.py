@@ -1,6 +1,7 @@
 """Classifiers: opening anyone's, loading weights, cutting into features and head."""
 
 from audit.models.architectures import ARCHITECTURES, build
+from audit.models.describing import describe
 from audit.models.frozen import evaluation, plain_kernels
 from audit.models.network import Request
 from audit.models.opening import Classifier, Wanted, open_classifier
@@ -16,6 +17,7 @@ __all__ = [
     "Wanted",
     "build",
     "cut",
+    "describe",
     "evaluation",
     "list_layers",
     "open_classifier",
