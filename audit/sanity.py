@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from audit.cam import Method
 from audit.explaining import Explainer
-from audit.models.tap import pooled_linear
+from audit.models.linear import pooled_linear
 
 # Networks have hundreds of layers; this many steps show the course.
 MOST_STAGES = 10

@@ -181,7 +181,21 @@ def frame(split: Split, geometry: Geometry) -> Split:
     return split if geometry.keeps(*split.image_size) else FramedSplit(split, geometry)
 
 
-class FramedSplit:
+class _OverSplit:
+    """What a split that changes another has in common with it."""
+
+    def __init__(self, split: Split, image_size: tuple[int, int]) -> None:
+        self._split = split
+        self.name = split.name
+        self.part = split.part
+        self.classes = split.classes
+        self.image_size = image_size
+        self.has_masks = split.has_masks
+        self.in_memory = split.in_memory
+        self.facts = split.facts
+
+
+class FramedSplit(_OverSplit):
     """A split in another geometry, resized and cropped batch by batch as it is fetched.
 
     Args:
@@ -197,15 +211,8 @@ class FramedSplit:
     """
 
     def __init__(self, split: Split, geometry: Geometry) -> None:
-        self._split = split
+        super().__init__(split, geometry.size)
         self._geometry = geometry
-        self.name = split.name
-        self.part = split.part
-        self.classes = split.classes
-        self.image_size = geometry.size
-        self.has_masks = split.has_masks
-        self.in_memory = split.in_memory
-        self.facts = split.facts
 
     def fingerprint(self) -> str:
         """See :class:`Split`."""
@@ -225,7 +232,7 @@ class FramedSplit:
         return replace(batch, images=images, object_mask=masks)
 
 
-class LimitedSplit:
+class LimitedSplit(_OverSplit):
     """Every k-th sample of a split, so that a sorted folder keeps all its classes.
 
     Args:
@@ -241,16 +248,9 @@ class LimitedSplit:
     """
 
     def __init__(self, split: Split, limit: int) -> None:
-        self._split = split
+        super().__init__(split, split.image_size)
         kept = min(limit, len(split))
         self._chosen = [i * len(split) // kept for i in range(kept)]
-        self.name = split.name
-        self.part = split.part
-        self.classes = split.classes
-        self.image_size = split.image_size
-        self.has_masks = split.has_masks
-        self.in_memory = split.in_memory
-        self.facts = split.facts
 
     def fingerprint(self) -> str:
         """See :class:`Split`."""

@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from audit.models.capture import Captured, NotCapturedError, capture
 from audit.models.graph import (
     UNSETTLED,
-    Captured,
     Flow,
-    NotCapturedError,
-    capture,
     first_half,
     is_passive,
     label,
