@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import pytest
 import torch
 
 import audit.models.sources
+from audit.cli import main
 from audit.data.demo import open_demo
 from audit.explaining import Explainer
 from audit.models import Cut, Request, Wanted, build, cut, open_classifier
@@ -80,3 +84,19 @@ def random_cut(architecture: str) -> Cut:
 @pytest.fixture
 def no_shipped_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(audit.models.sources, "WEIGHTS", tmp_path)
+
+
+@pytest.fixture
+def audit_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same command in this process, which spares the start of a new one."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["audit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(left.value.code or 0), said.out, said.err)
+
+    return run

@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from audit import load_run
-from audit.cli import main
 from audit.models import build
 from tests.conftest import CIFAR10, random_model, real_data
 from tests.data.making import hub_parquet, image_folder, png
@@ -26,22 +25,6 @@ from tests.data.making import hub_parquet, image_folder, png
 def audit(*arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "audit", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload, no-any-return]
-
-
-@pytest.fixture
-def audit_here(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The same command in this process, which spares the start of a new one."""
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["audit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, int(left.value.code or 0), said.out, said.err)
-
-    return run
 
 
 def fails(
