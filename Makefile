@@ -55,7 +55,7 @@ check: lint type test ## Everything that CI runs
 
 bench: $(DEV) ## Measure heatmaps beside other libraries, memory, masks (DATA_ROOT=images and masks)
 	$(BIN)/python benchmarks/gradcam.py
-	PYTHONPATH=. $(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/memory.py
 	$(if $(DATA_ROOT),$(BIN)/python benchmarks/masks.py --data $(DATA_ROOT))
 
 docs: $(DEV) ## Rewrite the tables of columns in reports/README.md

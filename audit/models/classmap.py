@@ -132,6 +132,7 @@ def read_class_map(
             f"the class map {file} gives no outputs of the model to '{without[0]}'",
             expected="at least one for every class of the data",
             found=f"{len(without)} classes without: {', '.join(without[:5])}",
+            remedy="add them, or leave the images of a class that the model lacks out of the data",
         )
     known = _Names(names or ())
     members = tuple(
