@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from audit.config import NOT_IN_FINGERPRINT, AuditConfig
-from audit.data import Split, open_split
+from audit.data import MaskFiles, Split, open_split
 from audit.devices import pick_device
 from audit.errors import UsageError
 from audit.files import make_folder
@@ -64,7 +64,7 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
         config.dataset,
         config.split,
         root=config.data_root,
-        mask_root=config.mask_root,
+        masks=MaskFiles(root=config.mask_root),
         limit=config.limit,
         download=config.download,
     )

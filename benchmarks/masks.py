@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit.data import open_split
+from audit.data import MaskFiles, open_split
 from audit.data.demo import open_demo
 from audit.masks import enlarge, estimate_masks
 from audit.masks.barrier import barrier_saliency
@@ -84,7 +84,8 @@ def overlaps(masks: Tensor, truth: Tensor) -> Tensor:
 
 def quality(data: Path, size: int, estimate: Estimator) -> str:
     """Mean IoU and the share of bad masks, as a table cell."""
-    split = open_split(f"folder:{data}/images", mask_root=data / "masks", image_size=size)
+    masks = MaskFiles(root=data / "masks")
+    split = open_split(f"folder:{data}/images", masks=masks, image_size=size)
     batch = split.__getitems__(range(len(split)))
     assert batch.object_mask is not None
     iou = overlaps(estimate(batch.images), batch.object_mask >= 0.5)

@@ -2,6 +2,7 @@
 
 from audit.data.geometry import Geometry
 from audit.data.loader import iterate
+from audit.data.maskfiles import MaskFiles
 from audit.data.sources import DATASETS, open_split
 from audit.data.split import ArraySplit, Batch, LimitedSplit, Split
 
@@ -11,6 +12,7 @@ __all__ = [
     "Batch",
     "Geometry",
     "LimitedSplit",
+    "MaskFiles",
     "Split",
     "iterate",
     "open_split",

@@ -13,7 +13,7 @@ import torch
 
 from audit.data.decode import UnreadableImage, decode_rgb
 from audit.data.geometry import Geometry
-from audit.data.split import BAD_LABEL, OK, UNREADABLE, ArraySplit, Batch, Split, frame
+from audit.data.split import BAD_LABEL, OK, UNREADABLE, ArraySplit, Batch, MaskKind, Split, frame
 from audit.errors import DataError
 
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -63,6 +63,7 @@ class HubParquetSplit:
 
     image_size = (32, 32)
     has_masks = False
+    mask_kind: MaskKind = "dataset"
     in_memory = False
 
     def __init__(

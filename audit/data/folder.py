@@ -15,7 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from audit.data.decode import UnreadableImage, decode_mask, decode_rgb
 from audit.data.geometry import Geometry
-from audit.data.split import MASK_MISMATCH, MASK_MISSING, OK, UNREADABLE, Batch
+from audit.data.split import MASK_MISMATCH, MASK_MISSING, OK, UNREADABLE, Batch, MaskKind
 from audit.errors import DataError
 
 _GEOMETRY = Geometry.square(32)
@@ -101,6 +101,7 @@ class FolderSplit:
     """Images of a folder tree, decoded, resized and cropped as they are fetched."""
 
     in_memory = False
+    mask_kind: MaskKind = "dataset"
 
     def __init__(
         self,

@@ -105,11 +105,16 @@ class Geometry:
             >>> tuple(image.shape), tuple(mask.shape)
             ((2, 3, 32, 32), (2, 32, 32))
         """
-        framed = self._frame(image, _KERNELS[self.interpolation])
-        if mask is None:
-            return framed, None
+        return self.image(image), None if mask is None else self.mask(mask)
+
+    def image(self, image: Tensor) -> Tensor:
+        """Resize and crop uint8 (N×)3×H×W alone."""
+        return self._frame(image, _KERNELS[self.interpolation])
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """Resize and crop shares of pixels, float32 (N×)H×W in [0, 1], alone."""
         soft = self._frame(mask.unsqueeze(-3), _MASK_KERNELS[self.interpolation])
-        return framed, soft.squeeze(-3).clamp(0, 1)
+        return soft.squeeze(-3).clamp(0, 1)
 
     def box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Where in the original picture the result lies: to paint a map back on it.

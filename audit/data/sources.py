@@ -8,6 +8,7 @@ from audit.data.cifar import open_cifar
 from audit.data.demo import open_demo
 from audit.data.folder import open_folder
 from audit.data.geometry import Geometry
+from audit.data.maskfiles import MaskFiles
 from audit.data.split import LimitedSplit, Split
 from audit.errors import DataError
 
@@ -19,7 +20,7 @@ def open_split(
     part: str = "test",
     *,
     root: Path = Path("data"),
-    mask_root: Path | None = None,
+    masks: MaskFiles | None = None,
     image_size: int | None = None,
     limit: int | None = None,
     download: bool = False,
@@ -30,7 +31,7 @@ def open_split(
         dataset: ``demo``, ``cifar10``, ``cifar100`` or ``folder:PATH`` (one sub-folder a class).
         part: The split's name; for folders ``PATH/part`` is used where it exists.
         root: Where the data of ``cifar10`` and ``cifar100`` lies.
-        mask_root: For folders: a parallel tree of object masks.
+        masks: For folders: where their object masks lie.
         image_size: Side of the square that images are resized (short side) and cropped to;
             ``None`` is the dataset's own size, for folders 32.
         limit: Keep this many samples, evenly spaced.
@@ -47,7 +48,7 @@ def open_split(
         >>> len(open_split("demo", "test"))
         797
     """
-    split = _open(dataset, part, root, mask_root, download)
+    split = _open(dataset, part, root, masks or MaskFiles(), download)
     if image_size is not None:
         split = split.framed(Geometry.square(image_size))
     if limit is not None:
@@ -66,11 +67,11 @@ def _open(
     dataset: str,
     part: str,
     root: Path,
-    mask_root: Path | None,
+    masks: MaskFiles,
     download: bool,
 ) -> Split:
     kind, _, path = dataset.partition(":")
-    if mask_root is not None and kind != "folder":
+    if masks.root is not None and kind != "folder":
         raise DataError(
             "--mask-root goes with folder:PATH datasets only", found=f"--dataset {dataset}"
         )
@@ -80,7 +81,7 @@ def _open(
         case "cifar10" | "cifar100" if not path:
             return open_cifar(kind, part, root, download=download)
         case "folder" if path:
-            return open_folder(Path(path), part, mask_root=mask_root)
+            return open_folder(Path(path), part, mask_root=masks.root)
     raise DataError(
         f"unknown dataset '{dataset}'",
         expected=" | ".join(DATASETS),

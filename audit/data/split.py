@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from audit.data.geometry import Geometry
 
+MaskKind = Literal["dataset", "box"]
+
 OK = "ok"
 UNREADABLE = "unreadable"
 MASK_MISSING = "mask_missing"
+MASK_UNREADABLE = "mask_unreadable"
 MASK_MISMATCH = "mask_mismatch"
 BAD_LABEL = "bad_label"
 
@@ -28,8 +31,12 @@ class Batch:
         sample_id: Stable unique names, N.
         images: uint8, N×3×H×W; zeros where ``status`` is ``unreadable``.
         labels: int64, N; -1 where the label is not one of the split's classes.
-        object_mask: float32 in [0, 1], N×H×W, 1 = object; ``None`` where the split has no masks.
+        object_mask: float32 in [0, 1], N×H×W: the share of each pixel that is object; ``None``
+            where the split has no masks.
+        unknown: Likewise the share that is neither known to be object nor background; with
+            ``object_mask`` at most 1. ``None`` where everything is known.
         status: ``ok`` or the reason why part of the sample is missing, N.
+        problem: The same in words, with the names of the files; empty where all is well, N.
     """
 
     index: Tensor
@@ -38,6 +45,12 @@ class Batch:
     labels: Tensor
     object_mask: Tensor | None
     status: Sequence[str]
+    problem: Sequence[str] = ()
+    unknown: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.problem:
+            object.__setattr__(self, "problem", [""] * len(self.sample_id))
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -50,7 +63,9 @@ class Batch:
             images=self.images.pin_memory(),
             labels=self.labels.pin_memory(),
             object_mask=None if self.object_mask is None else self.object_mask.pin_memory(),
+            unknown=None if self.unknown is None else self.unknown.pin_memory(),
             status=self.status,
+            problem=self.problem,
         )
 
 
@@ -76,6 +91,10 @@ class Split(Protocol):
     @property
     def has_masks(self) -> bool:
         """Whether batches carry object masks."""
+
+    @property
+    def mask_kind(self) -> MaskKind:
+        """What they are: outlines of objects, or soft shapes in their bounding boxes."""
 
     @property
     def in_memory(self) -> bool:
@@ -122,6 +141,7 @@ class ArraySplit:
     masks: Tensor | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
     in_memory: bool = True
+    mask_kind: MaskKind = "dataset"
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -191,6 +211,7 @@ class _OverSplit:
         self.classes = split.classes
         self.image_size = image_size
         self.has_masks = split.has_masks
+        self.mask_kind = split.mask_kind
         self.in_memory = split.in_memory
         self.facts = split.facts
 
@@ -228,8 +249,10 @@ class FramedSplit(_OverSplit):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         batch = self._split.__getitems__(indices)
-        images, masks = self._geometry(batch.images, batch.object_mask)
-        return replace(batch, images=images, object_mask=masks)
+        images = self._geometry.image(batch.images)
+        masks = None if batch.object_mask is None else self._geometry.mask(batch.object_mask)
+        unknown = None if batch.unknown is None else self._geometry.mask(batch.unknown)
+        return replace(batch, images=images, object_mask=masks, unknown=unknown)
 
 
 class LimitedSplit(_OverSplit):

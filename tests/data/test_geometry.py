@@ -13,7 +13,7 @@ from torchvision.models import get_weight
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from audit.data import Geometry, LimitedSplit, Split, iterate, open_split
+from audit.data import Geometry, LimitedSplit, MaskFiles, Split, iterate, open_split
 from audit.data.decode import decode_rgb
 from audit.data.demo import open_demo
 from audit.data.geometry import Interpolation
@@ -245,7 +245,7 @@ def split_of(kind: str, root: Path) -> Split:
         return open_split("cifar10", root=root)
     image_folder(root / "i", {"a": 3, "b": 4}, masks=root / "m", size=64)
     (root / "i" / "a" / "001.png").write_bytes(b"broken")
-    split = open_split(f"folder:{root}/i", mask_root=root / "m")
+    split = open_split(f"folder:{root}/i", masks=MaskFiles(root=root / "m"))
     return LimitedSplit(split, 7) if kind == "limited" else split
 
 

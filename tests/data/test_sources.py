@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from audit.data import LimitedSplit, iterate, open_split
+from audit.data import LimitedSplit, MaskFiles, iterate, open_split
 from audit.data.decode import UnreadableImage, decode_mask, decode_rgb
 from audit.data.demo import open_demo
 from audit.errors import DataError
@@ -82,7 +82,9 @@ def test_absent_cifar_names_both_remedies(tmp_path: Path) -> None:
 
 def test_folder_with_masks(tmp_path: Path) -> None:
     image_folder(tmp_path / "images", {"b": 2, "a": 3}, masks=tmp_path / "masks", size=64)
-    split = open_split(f"folder:{tmp_path}/images", mask_root=tmp_path / "masks", image_size=32)
+    split = open_split(
+        f"folder:{tmp_path}/images", masks=MaskFiles(root=tmp_path / "masks"), image_size=32
+    )
     batch = split.__getitems__(range(5))
     assert split.classes == ("a", "b")
     assert batch.labels.tolist() == [0, 0, 0, 1, 1]
@@ -103,7 +105,9 @@ def test_image_and_mask_keep_one_geometry(tmp_path: Path) -> None:
     shape[20:60, 50:100] = 255
     Image.fromarray(shape).convert("RGB").save(tmp_path / "images" / "a" / "x.png")
     Image.fromarray(shape).save(tmp_path / "masks" / "a" / "x.png")
-    split = open_split(f"folder:{tmp_path}/images", mask_root=tmp_path / "masks", image_size=48)
+    split = open_split(
+        f"folder:{tmp_path}/images", masks=MaskFiles(root=tmp_path / "masks"), image_size=48
+    )
     batch = split.__getitems__([0])
     assert batch.object_mask is not None
     difference = batch.images[0, 0].float() / 255 - batch.object_mask[0]
@@ -116,7 +120,7 @@ def test_folder_samples_that_cannot_be_used_get_a_status(tmp_path: Path) -> None
     (tmp_path / "m" / "a" / "002.png").unlink()
     (tmp_path / "m" / "a" / "003.png").write_bytes(b"broken")
     (tmp_path / "m" / "a" / "004.png").write_bytes(png(0, (32, 31)))
-    split = open_split(f"folder:{tmp_path}/i", mask_root=tmp_path / "m")
+    split = open_split(f"folder:{tmp_path}/i", masks=MaskFiles(root=tmp_path / "m"))
     assert split.__getitems__(range(5)).status == [
         "ok", "unreadable", "mask_missing", "mask_missing", "mask_mismatch",
     ]  # fmt: skip
@@ -260,7 +264,7 @@ def test_a_folder_of_splits_is_not_a_folder_of_classes(tmp_path: Path) -> None:
 def test_images_are_not_taken_for_their_masks(tmp_path: Path) -> None:
     image_folder(tmp_path, {"a": 1})
     with pytest.raises(DataError, match="not their masks"):
-        open_split(f"folder:{tmp_path}", mask_root=tmp_path)
+        open_split(f"folder:{tmp_path}", masks=MaskFiles(root=tmp_path))
 
 
 def test_hidden_folders_are_no_classes_and_names_need_not_be_utf8(tmp_path: Path) -> None:

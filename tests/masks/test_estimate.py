@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit.data import open_split
+from audit.data import MaskFiles, open_split
 from audit.data.demo import open_demo
 from audit.masks import agreement, enlarge, estimate_masks
 from audit.masks.barrier import barrier_saliency
@@ -39,7 +39,7 @@ def test_finds_a_plain_object_at_any_size(size: int) -> None:
 
 def test_is_better_than_an_ellipse_on_real_crops() -> None:
     root = real_data("coco-crops")
-    split = open_split(f"folder:{root}/images", mask_root=root / "masks", image_size=32)
+    split = open_split(f"folder:{root}/images", masks=MaskFiles(root=root / "masks"), image_size=32)
     batch = split.__getitems__(range(len(split)))
     assert batch.object_mask is not None
     truth = batch.object_mask >= 0.5
