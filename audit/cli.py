@@ -45,6 +45,30 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What names a split and its object masks; the same for every command that opens one."""
+    options = (
+        click.option(
+            "--dataset",
+            help="demo | cifar10 | cifar100 | oxford-iiit-pet | voc | coco | folder:PATH | "
+            "parquet:GLOB | manifest:FILE | module:function  [default: demo]",
+        ),
+        click.option("--split", help="Which split.  [default: test]"),
+        click.option("--data-root", type=_FILE, help="Where named datasets lie.  [default: data]"),
+        click.option("--samples", help="voc, coco: images | instances, cut out  [default: images]"),
+        click.option("--mask-root", type=_FILE, help="Folders: a parallel tree of object masks."),
+        click.option("--mask-object", help="N[,N…]: values in mask files that mean object."),
+        click.option("--mask-unknown", help="N[,N…]: values that mean neither."),
+        click.option("--boxes", type=_FILE, help="Boxes instead: CSV, COCO JSON, VOC XML folder."),
+        click.option(
+            "--download", is_flag=True, default=None, help="Allow a download of absent data."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 class _AutoInt(click.ParamType):  # type: ignore[type-arg]  # generic in new releases only
     """A whole number, or ``auto``."""
 
@@ -69,11 +93,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--config", type=_FILE, help="Job file (TOML); flags override it.")
-@click.option("--dataset", help="demo | cifar10 | cifar100 | folder:PATH  [default: demo]")
-@click.option("--split", help="Which split.  [default: test]")
-@click.option("--data-root", type=_FILE, help="Where cifar10/cifar100 lie.  [default: data]")
-@click.option("--mask-root", type=_FILE, help="Folder datasets: a parallel tree of object masks.")
-@click.option("--download", is_flag=True, default=None, help="Allow a download of absent data.")
+@_data_options
 @_model_options
 @click.option("--class-map", type=_FILE, help="Which outputs make up each class (TOML, JSON, CSV).")
 @click.option("--class-map-by", help="max | sum | mean of the outputs.  [default: max]")
@@ -85,7 +105,8 @@ def cli() -> None:
 @click.option("--faithfulness", is_flag=True, default=None, help="Score each map's faithfulness.")
 @click.option("--sanity", is_flag=True, default=None, help="Check maps against random weights.")
 @click.option("--target", help="Class to explain: predicted | label  [default: predicted]")
-@click.option("--masks", help="auto | dataset | estimated  [default: auto]")
+@click.option("--masks", help="auto | dataset | estimated | component | ellipse | rembg:SESSION; "
+              "several with commas  [default: auto]")  # fmt: skip
 @click.option("--channels", type=int, help="Most active channels to keep.  [default: 3]")
 @click.option("--partners", type=int, help="Transplants a sample.  [default: 4]")
 @click.option("--max-bad", type=float, help="Share of bad samples to accept.  [default: 0.05]")
@@ -222,6 +243,34 @@ def layers(name: str | None, model: str | None, everything: bool, **flags: Any) 
     from audit.explain import describe_layers
 
     click.echo(describe_layers(model=name or model, everything=everything, **flags))
+
+
+@cli.command()
+@click.option("--config", type=_FILE, help="Job file (TOML); flags override it.")
+@_data_options
+@_model_options
+@click.option("--masks", help="estimated | component | ellipse | rembg:SESSION; several with "
+              "commas  [default: estimated]")  # fmt: skip
+@click.option("--limit", type=int, help="Take this many samples, evenly spaced.")
+@click.option("--device", help="auto | cpu | cuda | …  [default: auto]")
+@click.option("--workers", type=_AutoInt(), help="Decoding processes.  [default: auto]")
+@click.option("--out", type=_FILE, help="Where reports, and the cache, go.  [default: reports]")
+@click.option("--show", type=_FILE, metavar="FILE.png",
+              help="Draw the least and the most trusted masks.")  # fmt: skip
+@click.option("--against", metavar="MASKS",
+              help="Judge them by true masks: dataset, or a parallel folder.")  # fmt: skip
+def masks(config: Path | None, show: Path | None, against: str | None, **flags: Any) -> None:
+    """Estimate a split's object masks; runs with the same settings find them in the cache.
+
+    Without --model the images keep the dataset's own size, or are 224×224.
+    """
+    from audit.config import load_config
+
+    settings = load_config(config, flags)
+    click.echo(f"audit {audit.__version__}: {settings.dataset}, opening …", err=True)
+    from audit.masking import make_masks
+
+    click.echo(make_masks(settings, show=show, against=against).describe())
 
 
 def main() -> None:

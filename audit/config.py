@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,15 +22,24 @@ Method = Literal[
     "ablationcam", "channels",
 ]  # fmt: skip
 
+MASKS = ("auto", "dataset", "estimated", "component", "ellipse")
+_SESSION = re.compile(r"rembg:[a-z0-9][a-z0-9_.-]*")
+
 
 class AuditConfig(BaseModel):
     """Settings of one audit.
 
     Attributes:
-        dataset: ``demo``, ``cifar10``, ``cifar100`` or ``folder:PATH``.
+        dataset: ``demo``, ``cifar10``, ``cifar100``, ``oxford-iiit-pet``, ``voc``, ``coco``,
+            ``folder:PATH``, ``parquet:GLOB``, ``manifest:FILE`` or ``module:function``.
         split: Which split of it.
-        data_root: Where ``cifar10`` and ``cifar100`` lie.
+        data_root: Where datasets with a name lie.
+        samples: For ``voc`` and ``coco``: whole ``images``, or one sample for each of the object
+            ``instances``, cut out with some context.
         mask_root: For folders, a parallel tree of object masks.
+        mask_object: Values in mask files that mean object; empty for all but 0.
+        mask_unknown: Values that mean neither object nor background.
+        boxes: File or folder of boxes round the objects, where there are no masks.
         download: Allow a download where data or pretrained weights are absent.
         model: ``cnn``, ``cnn-se``, ``resnet20``, a name of torchvision or timm,
             ``module:function``, or a ``torch.export`` or TorchScript file; ``None`` takes what the
@@ -51,7 +61,9 @@ class AuditConfig(BaseModel):
         faithfulness: Score how faithful each map is to the model.
         sanity: Check that maps change when the model's weights are drawn anew.
         target: The class that maps explain: ``predicted`` or ``label``.
-        masks: ``auto`` (the dataset's, else estimated), ``dataset`` or ``estimated``.
+        masks: ``auto`` (the dataset's, else estimated), ``dataset``, ``estimated``,
+            ``component`` (the estimate's part in the centre), ``ellipse`` or ``rembg:SESSION``.
+            The first is what scores rest on; each other one has columns of its own.
         channels: How many of the most active channels' maps to keep a sample.
         partners: Transplants a sample.
         max_bad: The share of unreadable or mislabelled samples past which the run fails.
@@ -73,7 +85,11 @@ class AuditConfig(BaseModel):
     dataset: str = "demo"
     split: str = "test"
     data_root: Path = Path("data")
+    samples: Literal["images", "instances"] = "images"
     mask_root: Path | None = None
+    mask_object: tuple[int, ...] = ()
+    mask_unknown: tuple[int, ...] = ()
+    boxes: Path | None = None
     download: bool = False
     model: str | None = None
     checkpoint: Path | None = None
@@ -92,7 +108,7 @@ class AuditConfig(BaseModel):
     faithfulness: bool = False
     sanity: bool = False
     target: Literal["predicted", "label"] = "predicted"
-    masks: Literal["auto", "dataset", "estimated"] = "auto"
+    masks: tuple[str, ...] = Field(default=("auto",), min_length=1)
     channels: int = Field(default=3, ge=1, le=64)
     partners: int = Field(default=4, ge=1, le=64)
     max_bad: float = Field(default=0.05, ge=0, le=1)
@@ -115,10 +131,31 @@ class AuditConfig(BaseModel):
             value = value * 2 if len(value) == 1 else value
         return (value, value) if isinstance(value, int) else value
 
-    @field_validator("method", "target_layer", mode="before")
+    @field_validator("method", "target_layer", "masks", mode="before")
     @classmethod
     def _read_list(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("mask_object", "mask_unknown", mode="before")
+    @classmethod
+    def _read_values(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return [value] if isinstance(value, int) else value
+        values = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() for part in values):
+            raise ValueError("whole numbers with commas, such as 1 or 1,2")
+        return [int(part) for part in values]
+
+    @field_validator("masks")
+    @classmethod
+    def _check_masks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(name in MASKS or _SESSION.fullmatch(name) for name in value):
+            raise ValueError(" | ".join((*MASKS, "rembg:SESSION")) + ", several with commas")
+        if len({name.partition(":")[0] for name in value}) < len(value):
+            raise ValueError("each source of masks once")
+        if "auto" in value[1:]:
+            raise ValueError("auto first, for it chooses what the scores rest on")
+        return value
 
     @field_validator("method")
     @classmethod
@@ -160,7 +197,7 @@ class AuditConfig(BaseModel):
 # run's identity itself.
 NOT_IN_FINGERPRINT = frozenset(
     {
-        "data_root", "mask_root", "checkpoint", "class_map", "preprocessing",
+        "data_root", "mask_root", "boxes", "checkpoint", "class_map", "preprocessing",
         "image_size", "resize", "interpolation", "mean", "std", "target_layer", "download",
         "workers", "out", "max_bad", "device", "sanity",
     }

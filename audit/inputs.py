@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 
 from audit.config import NOT_IN_FINGERPRINT, AuditConfig
 from audit.data import MaskFiles, Split, open_split
+from audit.data.geometry import Geometry
 from audit.devices import pick_device
 from audit.errors import UsageError
 from audit.files import make_folder
@@ -23,8 +25,14 @@ from audit.models import (
     cut,
     open_classifier,
 )
+from audit.models.preprocessing import Preprocessing
 from audit.run.manifest import code_fingerprint, fingerprint_of
 from audit.run.rows import SCHEMA_VERSION
+
+# Datasets whose images all have one size, at which networks for them were trained.
+ONE_SIZE = ("demo", "cifar10", "cifar100")
+# What other images are brought to where nobody names a model or a size.
+USUAL_SIDE = 224
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +43,7 @@ class Opened:
     split: Split
     classifier: Classifier
     parts: Cut
-    masks: str
+    masks: tuple[str, ...]
     device: torch.device
     data_fingerprint: str
     fingerprint: str
@@ -60,21 +68,14 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
     Raises:
         AuditError: If the split, the weights or the device cannot be used.
     """
-    split = open_split(
-        config.dataset,
-        config.split,
-        root=config.data_root,
-        masks=MaskFiles(root=config.mask_root),
-        limit=config.limit,
-        download=config.download,
-    )
+    split = open_data(config)
     classifier = _open_classifier(config, split, network)
     if classifier.preprocessing.geometry is not None:
         split = split.framed(classifier.preprocessing.geometry)
     parts = cut(
         classifier.module, split.image_size, layers=config.target_layer, batch=classifier.batch
     )
-    masks = _mask_source(config.masks, config.dataset, split)
+    masks = mask_families(config, split)
     device = pick_device(config.device)
     data_fingerprint = split.fingerprint()
     fingerprint = fingerprint_of(
@@ -87,7 +88,7 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
             "std": classifier.std,
             "layer": [parts.layer, parts.how],
             "classes": classifier.classmap.identity() if classifier.classmap else None,
-            "masks": masks,
+            "masks": list(masks),
             "code": code_fingerprint(),
             "schema": SCHEMA_VERSION,
             "device": device.type,
@@ -110,7 +111,35 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
 
 def _open_classifier(config: AuditConfig, split: Split, network: nn.Module | None) -> Classifier:
     refuse_two_networks(config, network)
-    request = Request(
+    request = _request(config, split)
+    return open_classifier(
+        request if network is None else network, _wanted(config, split, split.classes)
+    )
+
+
+def settle_geometry(config: AuditConfig, split: Split) -> Geometry | None:
+    """How pictures become what the model sees, for work that needs no logits.
+
+    Args:
+        config: The settings; where they name no model, flags and the dataset decide.
+        split: The samples, as they were stored.
+
+    Returns:
+        The geometry; ``None`` leaves the pictures as they are.
+
+    Raises:
+        AuditError: If the model that is named cannot be opened.
+    """
+    if config.model is not None or config.checkpoint is not None:
+        # Its classes are left aside, so that no class map is asked for.
+        classifier = open_classifier(_request(config, split), _wanted(config, split, None))
+        return classifier.preprocessing.geometry
+    own = None if config.dataset in ONE_SIZE else Geometry.square(USUAL_SIDE)
+    return flags_of(config).applied_to(Preprocessing(geometry=own)).geometry
+
+
+def _request(config: AuditConfig, split: Split) -> Request:
+    return Request(
         model=config.model,
         checkpoint=config.checkpoint,
         key=config.checkpoint_key,
@@ -118,15 +147,17 @@ def _open_classifier(config: AuditConfig, split: Split, network: nn.Module | Non
         num_classes=len(split.classes),
         download=config.download,
     )
-    wanted = Wanted(
-        classes=split.classes,
-        # Folders hold images of all sizes; the other datasets have one.
-        native_size=None if config.dataset.startswith("folder:") else split.image_size,
+
+
+def _wanted(config: AuditConfig, split: Split, classes: Sequence[str] | None) -> Wanted:
+    return Wanted(
+        classes=classes,
+        # The others hold images of all sizes.
+        native_size=split.image_size if config.dataset in ONE_SIZE else None,
         flags=flags_of(config),
-        class_map=config.class_map,
+        class_map=config.class_map if classes is not None else None,
         class_map_by=config.class_map_by,
     )
-    return open_classifier(request if network is None else network, wanted)
 
 
 def refuse_two_networks(config: AuditConfig, network: nn.Module | None) -> None:
@@ -168,14 +199,55 @@ def flags_of(config: AuditConfig) -> PreprocessingFlags:
     )
 
 
-def _mask_source(wanted: str, dataset: str, split: Split) -> str:
-    if wanted == "dataset" and not split.has_masks:
+def open_data(config: AuditConfig) -> Split:
+    """The split that the settings name, in the geometry that it was stored in."""
+    return open_split(
+        config.dataset,
+        config.split,
+        root=config.data_root,
+        masks=MaskFiles(
+            root=config.mask_root,
+            boxes=config.boxes,
+            object_values=config.mask_object,
+            unknown_values=config.mask_unknown,
+        ),
+        samples=config.samples,
+        limit=config.limit,
+        download=config.download,
+    )
+
+
+def mask_families(config: AuditConfig, split: Split) -> tuple[str, ...]:
+    """Where object masks come from: what scores rest on, then what they are compared with.
+
+    Args:
+        config: The settings.
+        split: The samples.
+
+    Returns:
+        ``dataset`` or ``box``, ``estimated``, ``component``, ``ellipse``, ``rembg:SESSION``.
+        Estimated masks bring the two that cost nothing beside them.
+
+    Raises:
+        UsageError: If the dataset's masks are asked for and there are none.
+    """
+    first, *others = config.masks
+    if "dataset" in config.masks and not split.has_masks:
         raise UsageError(
             f"{split.name} has no object masks",
             expected="a dataset with masks for --masks dataset",
             remedy="use --masks estimated"
-            + (", or give a folder of masks with --mask-root" if ":" in dataset else ""),
+            + (
+                ", or give a folder of masks with --mask-root"
+                if config.dataset.startswith("folder:")
+                else ""
+            ),
         )
-    if wanted == "auto":
-        return "dataset" if split.has_masks else "estimated"
-    return wanted
+    if first == "auto":
+        first = "dataset" if split.has_masks else "estimated"
+    if not others and first == "estimated":
+        others = ["component", "ellipse"]
+    if not others and first.startswith("rembg:"):
+        others = ["estimated", "component", "ellipse"]
+    kinds = [split.mask_kind if name == "dataset" else name for name in (first, *others)]
+    return tuple(dict.fromkeys(kinds))

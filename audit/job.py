@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ from audit.errors import AuditError, OutputError, TooManyBadSamples, UsageError
 from audit.explaining import explainer_of
 from audit.files import remove_unfinished, write_atomically
 from audit.inputs import Opened, open_inputs
-from audit.masks import MaskCache
+from audit.masks import check_alignment
+from audit.masks.opening import open_families
 from audit.models import describe, evaluation, plain_kernels
 from audit.report.grids import Grids
 from audit.report.page import write_page
 from audit.report.selection import choose_samples
-from audit.report.thumbs import build_thumbs
+from audit.report.thumbs import UNKNOWN, build_thumbs
 from audit.run.engine import Auditor
 from audit.run.manifest import (
     CODE_OF_REPORTS,
@@ -47,15 +49,21 @@ from audit.run.progress import Progress
 from audit.run.rows import SCHEMA_VERSION, columns_of
 from audit.run.store import PartStore, Shard, plan_shards
 from audit.sanity import cascade, count_stages
+from audit.score.masks import Masks
 from audit.step import AuditStep, prefix_of, rehearse, status_code
 from audit.tables.classes import count_confusions, summarise_classes
+from audit.tables.masks import compare_masks
 from audit.tables.methods import compare_methods, tabulate_sanity
 from audit.tables.reading import AuditRun, read_samples
-from audit.tables.totals import count_statuses, summarise_split
+from audit.tables.totals import count_statuses, first_problems, summarise_split
 
 # The samples that tell of bad data, not of what the model does.
-BAD_STATUSES = ("unreadable", "nonfinite", "mask_missing", "mask_mismatch", "bad_label")
+BAD_STATUSES = (
+    "unreadable", "nonfinite", "mask_missing", "mask_unreadable", "mask_mismatch", "bad_label",
+)  # fmt: skip
 _LARGEST_BATCH = 256
+# Images whose masks are compared with their edges.
+_CHECKED_MASKS = 256
 # Images whose maps are compared between trained and drawn weights.
 _SANITY_IMAGES = 64
 # Pixels of a batch: 256 images of 64×64, 16 of 224×224.
@@ -100,7 +108,8 @@ def run_audit(
         manifest = read_manifest(opened.folder)
         if manifest is None or _is_stale(manifest, opened.config):
             manifest = _compute(opened)
-        _refuse_bad_data(manifest["totals"]["statuses"], opened)
+        totals = manifest["totals"]
+        _refuse_bad_data(totals["statuses"], totals["problems"], opened)
     return AuditRun(opened.folder, manifest)
 
 
@@ -137,7 +146,7 @@ def _compute(opened: Opened) -> dict[str, Any]:
     _compute_parts(auditor, store, shards, opened)
     computed = time.monotonic()
     sidecars = store.verify_all(shards)
-    _refuse_bad_data(count_statuses(sidecars), opened)
+    _refuse_bad_data(count_statuses(sidecars), first_problems(sidecars), opened)
     facts, written = _summarise(opened, auditor, sidecars)
     facts["seconds"] = {
         "parts": round(computed - started, 2),
@@ -171,18 +180,25 @@ def _auditor(opened: Opened) -> Auditor:
         None if config.workers == "auto" else config.workers,
         len(os.sched_getaffinity(0)),
     )
-    estimated = None
-    if opened.masks == "estimated":
-        cache = config.out / ".cache" / "masks"
-        estimated = MaskCache(opened.split, opened.data_fingerprint, cache, opened.device, workers)
+    families = open_families(
+        opened.masks,
+        opened.split,
+        opened.data_fingerprint,
+        out=config.out,
+        device=opened.device,
+        workers=workers,
+        download=config.download,
+    )
     return Auditor(
         split=opened.split,
         step=step,
-        estimated=estimated,
+        families=families,
         device=opened.device,
         batch_size=_batch_size(config.batch_size, opened.split.image_size),
         workers=workers,
-        columns=columns_of(prefixes_of(config), faithful=config.faithfulness),
+        columns=columns_of(
+            prefixes_of(config), faithful=config.faithfulness, families=families.others
+        ),
     )
 
 
@@ -204,9 +220,10 @@ def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], open
     if not missing:
         return
     total = len(opened.split)
-    if auditor.estimated is not None and (todo := auditor.estimated.missing(0, total)):
-        with Progress("masks", total, total - todo) as progress:
-            auditor.estimated.fill(0, total, progress)
+    if todo := auditor.families.missing(0, total):
+        every = total * len(auditor.families.caches)
+        with Progress("masks", every, every - todo) as progress:
+            auditor.families.fill(0, total, progress)
     done = total - sum(map(len, missing))
     with Progress("audit", total, done) as progress:
         try:
@@ -221,16 +238,17 @@ def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], open
             ) from error
 
 
-def _refuse_bad_data(statuses: dict[str, int], opened: Opened) -> None:
+def _refuse_bad_data(statuses: dict[str, int], problems: list[str], opened: Opened) -> None:
     counts = {status: statuses.get(status, 0) for status in BAD_STATUSES}
     bad, total = sum(counts.values()), len(opened.split)
     if bad > opened.config.max_bad * total:
         raise TooManyBadSamples(
             f"{bad:,} of {total:,} samples cannot be audited",
             expected=f"at most {opened.config.max_bad:.1%} (--max-bad)",
-            found=", ".join(f"{count:,} {status}" for status, count in counts.items() if count),
-            remedy=f"look up which: the column status in {opened.folder / 'samples'}; then mend "
-            "the data, or allow more with --max-bad",
+            found=", ".join(f"{count:,} {status}" for status, count in counts.items() if count)
+            + (f"; for example: {problems[0]}" if problems else ""),
+            remedy="look up which: the columns status and problem in "
+            f"{opened.folder / 'samples'}; then mend the data, or allow more with --max-bad",
         )
 
 
@@ -241,6 +259,7 @@ def _summarise(
     folder, config = opened.folder, opened.config
     samples = read_samples(folder)
     tables = {
+        "masks": compare_masks(samples, [auditor.families.main, *auditor.families.others]),
         "classes": summarise_classes(samples, opened.split.classes, config.seed),
         "confusion": count_confusions(samples),
     }
@@ -261,7 +280,7 @@ def _summarise(
     grids = Grids(samples, thumbs.to_pandas(), frames["classes"], map_grid)
     drawn = grids.draw_all(folder)
     totals = summarise_split(samples, frames["classes"], sidecars)
-    facts = _facts(opened, totals, map_grid)
+    facts = _facts(opened, totals, map_grid, _check_masks(opened, auditor))
     write_page(folder, facts=facts, tables=frames)
     return facts, [*(f"{name}.parquet" for name in (*tables, "thumbs")), *drawn, "index.html"]
 
@@ -292,12 +311,41 @@ def _fetch_thumbs(auditor: Auditor, chosen: pd.DataFrame) -> pa.Table:
     for masked in auditor.batches(sorted(set(chosen["index"].tolist()))):
         for row, index in enumerate(masked.batch.index.tolist()):
             images[index] = masked.batch.images[row].permute(1, 2, 0).contiguous().numpy()
-            masks[index] = (masked.mask[row].cpu().numpy() >= 0.5).astype(np.uint8) * 255
+            masks[index] = _silhouette(masked.masks, row)
             sample_ids[index] = masked.batch.sample_id[row]
     return build_thumbs(chosen, images, masks, sample_ids)
 
 
-def _facts(opened: Opened, totals: dict[str, Any], map_grid: tuple[int, int]) -> dict[str, Any]:
+def _check_masks(opened: Opened, auditor: Auditor) -> dict[str, Any] | None:
+    """Whether the dataset's masks lie where the images' edges are; ``None`` for other masks."""
+    if auditor.families.main != "dataset":
+        return None
+    total = len(opened.split)
+    kept = min(total, _CHECKED_MASKS)
+    images, masks = [], []
+    for masked in auditor.batches([place * total // kept for place in range(kept)]):
+        usable = masked.given > status_code("mask_mismatch")
+        images.append(masked.images[usable])
+        masks.append(masked.found.main[usable])
+    found = asdict(check_alignment(torch.cat(images), torch.cat(masks)))
+    del found["scores"]
+    return found
+
+
+def _silhouette(masks: Masks, row: int) -> NDArray[np.uint8]:
+    """One sample's mask as grey values: object 255, background 0, unknown between."""
+    drawn = masks.inside[row].to(torch.uint8) * 255
+    if masks.known is not None:
+        drawn = torch.where(masks.known[row], drawn, UNKNOWN)
+    return drawn.cpu().numpy()
+
+
+def _facts(
+    opened: Opened,
+    totals: dict[str, Any],
+    map_grid: tuple[int, int],
+    mask_check: dict[str, Any] | None,
+) -> dict[str, Any]:
     return {
         "status": COMPLETE,
         "schema_version": SCHEMA_VERSION,
@@ -319,7 +367,9 @@ def _facts(opened: Opened, totals: dict[str, Any], map_grid: tuple[int, int]) ->
         "cut_by": opened.parts.how,
         "grid": list(map_grid),
         "image_size": list(opened.split.image_size),
-        "masks": opened.masks,
+        "masks": opened.masks[0],
+        "mask_families": list(opened.masks),
+        "mask_check": mask_check,
         "config": opened.config.model_dump(mode="json"),
         "code_fingerprint": code_fingerprint(),
         "report_code": code_fingerprint(CODE_OF_REPORTS),

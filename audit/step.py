@@ -8,17 +8,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from audit.cam import Method, Resampler, to_image, top_channels
+from audit.cam import Method, to_image, top_channels
 from audit.errors import ModelError
 from audit.explaining import Explainer, Explanation
 from audit.score import attention
 from audit.score.contributions import (
     Contributions,
+    cell_contributions,
     contributions,
     load_forward_mode,
     regions,
 )
 from audit.score.faithfulness import Faithfulness, faithfulness
+from audit.score.masks import CellMasker, CellMasks, Masks, border_touch, overlap
 from audit.score.prediction import Prediction, predict
 from audit.score.transplant import Donors, choose_donors, transplant_rate
 
@@ -29,6 +31,7 @@ STATUSES = (
     "unreadable",
     "nonfinite",
     "mask_missing",
+    "mask_unreadable",
     "mask_mismatch",
     "empty_mask",
     "full_mask",
@@ -91,16 +94,21 @@ class AuditStep(nn.Module):
         self._target = target
         self._partners = partners
         self._faithful = faithful
-        self._resampler = Resampler.between(image_size, self.grid)
-        self._map_resampler = Resampler.between(image_size, self.explainer.map_grid)
+        self._place_operators(torch.device("cpu"))
 
     def to_device(self, device: torch.device) -> AuditStep:
         """Move the network and the operators."""
         self.to(device)
         self.explainer.to_device(device)
-        self._resampler = Resampler.between(self.image_size, self.grid, device)
-        self._map_resampler = Resampler.between(self.image_size, self.explainer.map_grid, device)
+        self._place_operators(device)
         return self
+
+    def _place_operators(self, device: torch.device) -> None:
+        self._masker = CellMasker(self.image_size, self.grid, device)
+        same = self.grid == self.explainer.map_grid
+        self._map_masker = (
+            self._masker if same else CellMasker(self.image_size, self.explainer.map_grid, device)
+        )
 
     def features(self, images: Tensor) -> Tensor:
         """Features of uint8 images, N×C×h×w."""
@@ -108,18 +116,19 @@ class AuditStep(nn.Module):
 
     def to_grid(self, masks: Tensor) -> Tensor:
         """Masks N×H×W on the feature grid."""
-        return self._resampler.to_grid(masks)
+        return self._masker.to_grid(masks)
 
     @torch.no_grad()
     def forward(
-        self, images: Tensor, labels: Tensor, mask: Tensor, given: Tensor, index: Tensor
+        self, images: Tensor, labels: Tensor, masks: Masks, given: Tensor, index: Tensor
     ) -> StepOutput:
         """Score a batch.
 
         Args:
             images: uint8, N×3×H×W.
             labels: int64, N; -1 where unknown.
-            mask: Object masks in [0, 1], N×H×W; anything where ``given`` says there is none.
+            masks: Object masks; anything where ``given`` says there is none. Every family beside
+                the main one fills the columns of :data:`FAMILY_SCORES` behind its name.
             given: What is known before: codes into :data:`STATUSES`, N.
             index: Positions in the split, N.
 
@@ -128,51 +137,46 @@ class AuditStep(nn.Module):
         """
         count = len(images)
         if count >= _LEAST_BATCH:
-            return self._score(images, labels, mask, given, index)
+            return self._score(images, labels, masks, given, index)
         # Libraries compute a batch of one by other routines, which differ in the fifth digit.
         again = torch.arange(_LEAST_BATCH, device=images.device) % count
         given = given[again]
         given[count:] = _CODE["unreadable"]
-        output = self._score(images[again], labels[again], mask[again], given, index[again])
+        output = self._score(images[again], labels[again], masks.take(again), given, index[again])
         columns = {name: values[:count] for name, values in output.columns.items()}
         return StepOutput(columns=columns, histogram=output.histogram)
 
     def _score(
-        self, images: Tensor, labels: Tensor, mask: Tensor, given: Tensor, index: Tensor
+        self, images: Tensor, labels: Tensor, masks: Masks, given: Tensor, index: Tensor
     ) -> StepOutput:
         found = self.explainer(images, lambda logits: self._targets(logits, labels))
         prediction = predict(found.logits, labels)
         first, second = found.targets.unbind(dim=1)
         alt = torch.where(first != second, second, -1)
         main, *others = self.explainer.methods
-        inside = mask >= 0.5
         maps = found.maps[main]
-        status = _settle_status(given, found.logits, maps[:, 0], inside)
-        cells = regions(self.to_grid(mask))
-        parts = contributions(
-            self.explainer.head,
-            found.features,
-            found.logits,
-            cells,
-            biases=self.explainer.parts.biases,
-            rest=found.rest,
-        )
+        status = _settle_status(given, found.logits, maps[:, 0], masks)
+        cells = self._masker(masks)
+        map_cells = cells if self._map_masker is self._masker else self._map_masker(masks)
         columns: dict[str, Tensor] = {"status": status, "target": first, "alt_target": alt}
         columns |= _prediction_columns(prediction, labels)
         columns |= self._channel_columns(found.features)
-        columns |= _contribution_columns(parts, found.logits, first, alt)
-        columns["transplant_rate"] = self._transplants(found, cells, labels, index)
-        columns["object_area"] = mask.mean(dim=(1, 2))
+        supplied = self._supplied(found, cells)
+        columns |= self._region_columns(found, cells, supplied, alt, labels, index)
+        columns |= _mask_columns(masks)
         _blank(columns, status, alt)
 
         upsampled = to_image(maps[:, 0].clamp_min(0), self.image_size)
-        columns |= self._method_columns(found, main, upsampled, mask, status, alt)
+        columns |= self._method_columns(found, main, upsampled, masks, map_cells, status, alt)
         for method in others:
             large = to_image(found.maps[method][:, 0].clamp_min(0), self.image_size)
-            own = self._method_columns(found, method, large, mask, status, alt)
+            own = self._method_columns(found, method, large, masks, map_cells, status, alt)
             columns |= {prefix_of(method) + name: values for name, values in own.items()}
+        columns |= self._family_columns(found, masks, map_cells, supplied, status)
         usable = (status == _CODE["ok"]) | (status == _CODE["bad_label"])
-        histogram = attention.pixel_histogram(torch.nan_to_num(upsampled), inside, usable)
+        histogram = attention.pixel_histogram(
+            torch.nan_to_num(upsampled), masks.inside, usable, masks.known
+        )
         return StepOutput(columns=columns, histogram=histogram)
 
     def _targets(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -182,21 +186,89 @@ class AuditStep(nn.Module):
         order = [predicted, labelled] if self._target == "predicted" else [labelled, predicted]
         return torch.stack(order, dim=1)
 
+    def _region_columns(
+        self,
+        found: Explanation,
+        cells: CellMasks,
+        supplied: Tensor,
+        alt: Tensor,
+        labels: Tensor,
+        index: Tensor,
+    ) -> dict[str, Tensor]:
+        """What each region supplies, under the main mask and with its border moved."""
+        unknown = None if cells.unknown is None else cells.unknown[:, 0]
+        main = regions(cells.object[:, 0], unknown)
+        parts = contributions(
+            self.explainer.head,
+            found.features,
+            found.logits,
+            main,
+            biases=self.explainer.parts.biases,
+            rest=found.rest,
+        )
+        columns = _contribution_columns(parts, found.logits, found.targets[:, 0], alt)
+        for name, values in zip(_REGION_LOGITS, supplied[:, :, :3], strict=True):
+            every = torch.cat([columns[name][:, None], values], dim=1)
+            columns |= {f"{name}_low": every.amin(dim=1), f"{name}_high": every.amax(dim=1)}
+        columns["transplant_rate"] = self._transplants(found, main, labels, index)
+        return columns
+
+    def _supplied(self, found: Explanation, cells: CellMasks) -> Tensor:
+        """Contributions of object, near and far to the target under every mask, 3×N×V."""
+        by_cell = cell_contributions(
+            self.explainer.head, found.features, found.targets[:, 0], found.rest
+        )
+        weights = regions(cells.object, cells.unknown)[:3].flatten(3)  # 3×N×V×hw
+        return (weights @ by_cell.flatten(1)[:, :, None])[..., 0]
+
+    def _family_columns(
+        self,
+        found: Explanation,
+        masks: Masks,
+        map_cells: CellMasks,
+        supplied: Tensor,
+        status: Tensor,
+    ) -> dict[str, Tensor]:
+        """The main scores under masks from elsewhere, blank where those are undefined."""
+        if not masks.others:
+            return {}
+        maps = found.maps[self.explainer.methods[0]][:, 0]
+        areas, shares = map_cells.areas(), map_cells.shares(maps.clamp_min(0))
+        no_map = (maps.amax(dim=(1, 2)) <= 0) | (status <= _CODE["nonfinite"])
+        columns: dict[str, Tensor] = {}
+        for place, (family, mask) in enumerate(masks.others.items(), start=3):
+            inside = mask >= 0.5
+            own = {
+                "object_area": areas[:, place],
+                "mask_iou": overlap(inside, masks.inside),
+                "background_share": 1 - shares[:, place],
+                "kappa": attention.kappa(shares[:, place], areas[:, place]),
+                **dict(zip(_REGION_LOGITS, supplied[:, :, place], strict=True)),
+            }
+            flat = inside.flatten(1)
+            undefined = (status <= _CODE["nonfinite"]) | ~flat.any(dim=1) | flat.all(dim=1)
+            _blank_where(own, undefined, FAMILY_SCORES[2:])
+            _blank_where(own, no_map, ("background_share", "kappa"))
+            _blank_where(own, status <= _CODE["nonfinite"], ("object_area",))
+            _blank_where(own, status <= _CODE["mask_mismatch"], ("mask_iou",))
+            columns |= {f"{family}_{name}": values for name, values in own.items()}
+        return columns
+
     def _method_columns(
         self,
         found: Explanation,
         method: Method,
         upsampled: Tensor,
-        mask: Tensor,
+        masks: Masks,
+        cells: CellMasks,
         status: Tensor,
         alt: Tensor,
     ) -> dict[str, Tensor]:
         """What one method's maps give, blank where it is undefined."""
         maps, alt_maps = found.maps[method].unbind(dim=1)
-        grid_mask = self._map_resampler.to_grid(mask)
         columns = {**_scaled("map", maps), **_scaled("alt_map", alt_maps)}
-        columns |= self._attention_columns(maps, upsampled, mask, grid_mask)
-        columns["alt_background_share"] = 1 - self._share(alt_maps, grid_mask)
+        columns |= self._attention_columns(maps, upsampled, masks, cells)
+        columns["alt_background_share"] = 1 - cells.shares(alt_maps.clamp_min(0))[:, 0]
         if self._faithful:
             scores = faithfulness(
                 self.explainer.network, found.images, upsampled, found.targets[:, 0]
@@ -204,9 +276,6 @@ class AuditStep(nn.Module):
             columns |= {field.name: getattr(scores, field.name) for field in fields(Faithfulness)}
         _blank_method(columns, status, alt, maps)
         return columns
-
-    def _share(self, maps: Tensor, grid_mask: Tensor) -> Tensor:
-        return attention.object_share(maps.clamp_min(0), grid_mask, self._map_resampler.weight)
 
     def _channel_columns(self, features: Tensor) -> dict[str, Tensor]:
         numbers, own = top_channels(features, self.explainer.channels)
@@ -217,23 +286,30 @@ class AuditStep(nn.Module):
         return {"top_channels": numbers, **_scaled("channel_maps", own)}
 
     def _attention_columns(
-        self, maps: Tensor, upsampled: Tensor, mask: Tensor, grid_mask: Tensor
+        self, maps: Tensor, upsampled: Tensor, masks: Masks, cells: CellMasks
     ) -> dict[str, Tensor]:
-        positive, inside = maps.clamp_min(0), mask >= 0.5
-        area = mask.mean(dim=(1, 2))
-        share = self._share(maps, grid_mask)
-        ceiling = attention.share_ceiling(grid_mask, self._map_resampler.weight)
+        positive, inside, known = maps.clamp_min(0), masks.inside, masks.known
+        # The mask as it is, eroded and dilated.
+        shares, areas = cells.shares(positive)[:, :3], cells.areas()[:, :3]
+        share, area = shares[:, 0], masks.area
+        background = 1 - shares
+        kappas = attention.kappa(shares, areas)
+        kappas[:, 0] = attention.kappa(share, area)
+        known_cells = None if cells.unknown is None else cells.known[:, 0]
+        ceiling = attention.share_ceiling(cells.object[:, 0], cells.weight, known_cells)
         tolerance = attention.pointing_tolerance(min(self.image_size))
         entropy, effective = attention.focus(positive)
         return {
             "object_share": share,
-            "background_share": 1 - share,
+            "background_share": background[:, 0],
+            **_range_of("background_share", background),
             "background_lift": attention.background_lift(share, area),
-            "kappa": attention.kappa(share, area),
+            "kappa": kappas[:, 0],
+            **_range_of("kappa", kappas),
             "kappa_res": attention.kappa(share, area, ceiling, least_room=attention.LEAST_ROOM),
-            "pointing_hit": attention.pointing_hit(upsampled, inside, tolerance),
-            "rank_accuracy": attention.rank_accuracy(upsampled, inside),
-            "iou_50": attention.iou_at_half(upsampled, inside),
+            "pointing_hit": attention.pointing_hit(upsampled, inside, tolerance, known),
+            "rank_accuracy": attention.rank_accuracy(upsampled, inside, known),
+            "iou_50": attention.iou_at_half(upsampled, inside, known),
             "focus_entropy": entropy,
             "effective_cells": effective,
         }
@@ -297,18 +373,43 @@ def prefix_of(method: Method) -> str:
     return method.replace("+", "p") + "_"
 
 
-def _settle_status(given: Tensor, logits: Tensor, maps: Tensor, inside: Tensor) -> Tensor:
+def _settle_status(given: Tensor, logits: Tensor, maps: Tensor, masks: Masks) -> Tensor:
     """The most severe of what was known and what the batch shows."""
+    inside = masks.inside
+    full = inside if masks.known is None else inside | ~masks.known
     finite = torch.isfinite(logits).all(dim=1) & torch.isfinite(maps).all(dim=2).all(dim=1)
     shown = torch.full_like(given, _CODE["ok"])
     for name, applies in (
         ("zero_map", maps.amax(dim=(1, 2)) <= 0),
-        ("full_mask", inside.all(dim=2).all(dim=1)),
+        ("full_mask", full.all(dim=2).all(dim=1)),
         ("empty_mask", ~inside.any(dim=2).any(dim=1)),
         ("nonfinite", ~finite),
     ):
         shown = torch.where(applies, _CODE[name], shown)
     return torch.minimum(given, shown)
+
+
+def _mask_columns(masks: Masks) -> dict[str, Tensor]:
+    unknown = torch.zeros_like(masks.main[:, 0, 0])
+    return {
+        "object_area": masks.area,
+        "unknown_area": unknown if masks.unknown is None else masks.unknown.mean(dim=(1, 2)),
+        "border_touch": border_touch(masks.inside),
+    }
+
+
+def _range_of(name: str, values: Tensor) -> dict[str, Tensor]:
+    """The lowest and highest of the values under the mask and with its border moved, N×3.
+
+    A border that cannot be moved at all leaves NaN, which does not count.
+    """
+    low = torch.nan_to_num(values, nan=torch.inf).amin(dim=1)
+    high = torch.nan_to_num(values, nan=-torch.inf).amax(dim=1)
+    undefined = values[:, 0].isnan()
+    return {
+        f"{name}_low": torch.where(undefined, torch.nan, low),
+        f"{name}_high": torch.where(undefined, torch.nan, high),
+    }
 
 
 def _prediction_columns(prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
@@ -335,6 +436,7 @@ def _contribution_columns(
         "object_logit": of(targets, parts.object),
         "near_logit": of(targets, parts.near),
         "far_logit": of(targets, parts.far),
+        "unknown_logit": of(targets, parts.unknown),
         "bias_logit": of(targets, parts.bias),
         "residual_logit": of(targets, parts.residual),
         "object_pred": parts.object.argmax(dim=1),
@@ -358,15 +460,21 @@ _NEED_MODEL = (
     "top_classes", "top_probabilities", "top_channels", "channel_maps", "channel_maps_scale",
     "target_logit",
 )  # fmt: skip
+_REGION_LOGITS = ("object_logit", "near_logit", "far_logit")
+# What a family of masks beside the main one fills, behind its name.
+FAMILY_SCORES = ("object_area", "mask_iou", "background_share", "kappa", *_REGION_LOGITS)
 _NEED_MASK = (
-    "object_logit", "near_logit", "far_logit", "bias_logit", "residual_logit", "object_pred",
+    *_REGION_LOGITS, *(f"{name}_{end}" for name in _REGION_LOGITS for end in ("low", "high")),
+    "unknown_logit", "bias_logit", "residual_logit", "object_pred",
     "background_pred", "alt_object_logit", "alt_near_logit", "alt_far_logit", "transplant_rate",
 )  # fmt: skip
 _NEED_ALT = ("alt_object_logit", "alt_near_logit", "alt_far_logit")
+_OF_MASKS = ("object_area", "unknown_area", "border_touch")
 # Likewise for the columns that every method has.
 _MAPS_NEED_ALT = ("alt_map", "alt_map_scale", "alt_background_share")
 _MAPS_NEED_MASK = (
-    "object_share", "background_share", "background_lift", "kappa", "kappa_res", "pointing_hit",
+    "object_share", "background_share", "background_share_low", "background_share_high",
+    "background_lift", "kappa", "kappa_low", "kappa_high", "kappa_res", "pointing_hit",
     "rank_accuracy", "iou_50",
 )  # fmt: skip
 
@@ -375,7 +483,7 @@ def _blank(columns: dict[str, Tensor], status: Tensor, alt: Tensor) -> None:
     """Set what a sample's status leaves undefined to NaN or -1, in place."""
     no_model = status <= _CODE["nonfinite"]
     _blank_where(columns, no_model, _NEED_MODEL + _NEED_MASK)
-    _blank_where(columns, status <= _CODE["mask_mismatch"], ("object_area",))
+    _blank_where(columns, status <= _CODE["mask_mismatch"], _OF_MASKS)
     _blank_where(columns, status <= _CODE["full_mask"], _NEED_MASK)
     _blank_where(columns, alt < 0, _NEED_ALT)
 

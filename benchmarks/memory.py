@@ -12,6 +12,7 @@ import torch
 from audit.explaining import Explainer
 from audit.models import build, cut, evaluation, plain_kernels
 from audit.models.tap import Way
+from audit.score.masks import Masks
 from audit.step import AuditStep, status_code
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -44,7 +45,7 @@ def run(batches: int, *, way: Way, samples: int = 20) -> list[int]:
         mask[:, 8:20, 8:20] = 1
         given = torch.full((8,), status_code("ok"))
         for batch in range(batches):
-            step(images, labels, mask, given, index)
+            step(images, labels, Masks(main=mask), given, index)
             if batch >= warm and (batch - warm) % every == 0:
                 gc.collect()
                 measured.append(resident())

@@ -12,7 +12,8 @@ from torch import nn
 from audit.cam import Method, Resampler, gradcam, hirescam
 from audit.explaining import Explainer
 from audit.models import cut
-from audit.step import STATUSES, AuditStep, status_code
+from audit.score.masks import Masks
+from audit.step import FAMILY_SCORES, STATUSES, AuditStep, StepOutput, status_code
 from tests.conftest import ARCHITECTURES, random_model
 from tests.score import reference
 
@@ -33,6 +34,17 @@ def make(
     return AuditStep(explainer, image_size=(32, 32), **settings), model
 
 
+def run(
+    step: AuditStep,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    masks: torch.Tensor,
+    given: torch.Tensor,
+    index: torch.Tensor,
+) -> StepOutput:
+    return step(images, labels, Masks(main=masks), given, index)
+
+
 def batch(count: int) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(3)
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
@@ -47,7 +59,7 @@ def batch(count: int) -> tuple[torch.Tensor, ...]:
 def test_equal_to_a_slow_float64_reference(architecture: str, method: str) -> None:
     step, model = make(architecture, methods=(method,))
     data = batch(6)
-    columns = step(*data).columns
+    columns = run(step, *data).columns
     model = copy.deepcopy(model).double()
     parts = cut(model.float(), (32, 32))
     backbone, head = parts.backbone.double(), parts.head.double()
@@ -88,9 +100,9 @@ def test_the_other_class_fills_the_alt_columns_where_it_differs() -> None:
     images, labels, masks, given, index = batch(10)
     predicted_step, _ = make("cnn")
     label_step, _ = make("cnn", target="label")
-    labels[0] = predicted_step(images, labels, masks, given, index).columns["predicted"][0]
-    by_prediction = predicted_step(images, labels, masks, given, index).columns
-    by_label = label_step(images, labels, masks, given, index).columns
+    labels[0] = run(predicted_step, images, labels, masks, given, index).columns["predicted"][0]
+    by_prediction = run(predicted_step, images, labels, masks, given, index).columns
+    by_label = run(label_step, images, labels, masks, given, index).columns
     assert by_prediction["alt_target"][0] == -1
     assert by_prediction["alt_map"][0].isnan().all()
     assert by_prediction["alt_background_share"][0].isnan()
@@ -113,7 +125,7 @@ def test_each_status_blanks_what_it_must_and_no_more() -> None:
     )
     labels[2] = -1
     masks[3], masks[4] = 0, 1
-    columns = step(images, labels, masks, given, index).columns
+    columns = run(step, images, labels, masks, given, index).columns
     found = [STATUSES[code] for code in columns["status"].tolist()]
     assert found == [
         "unreadable",
@@ -138,12 +150,12 @@ def test_zero_and_nonfinite_maps_are_undefined() -> None:
     step, model = make("resnet20")
     data = batch(3)
     model.linear.weight.data.zero_()
-    columns = step(*data).columns
+    columns = run(step, *data).columns
     assert [STATUSES[c] for c in columns["status"].tolist()] == ["zero_map"] * 3
     assert columns["background_share"].isnan().all()
     assert not columns["confidence"].isnan().any()
     model.linear.bias.data[0] = torch.nan
-    columns = step(*data).columns
+    columns = run(step, *data).columns
     assert [STATUSES[c] for c in columns["status"].tolist()] == ["nonfinite"] * 3
     assert columns["confidence"].isnan().all()
     assert (columns["predicted"] == -1).all()
@@ -152,7 +164,7 @@ def test_zero_and_nonfinite_maps_are_undefined() -> None:
 def test_channels_are_the_most_active_ones() -> None:
     step, _ = make("cnn", channels=2)
     data = batch(2)
-    columns = step(*data).columns
+    columns = run(step, *data).columns
     features = step.features(data[0])
     activity = features.mean(dim=(2, 3))
     assert torch.equal(columns["top_channels"], activity.topk(2, dim=1).indices)
@@ -164,7 +176,7 @@ def test_channels_are_the_most_active_ones() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     step, model = make("cnn")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    step(*batch(4))
+    run(step, *batch(4))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
     assert not model.training
@@ -174,3 +186,67 @@ def test_mask_on_the_grid_serves_soft_masks_too() -> None:
     resampler = Resampler.between((32, 32), (8, 8))
     soft = torch.full((1, 32, 32), 0.3)
     torch.testing.assert_close(resampler.to_grid(soft), torch.full((1, 8, 8), 0.3))
+
+
+def test_scores_have_a_range_over_the_moved_border() -> None:
+    step, _ = make("cnn")
+    columns = run(step, *batch(6)).columns
+    for name in ("background_share", "kappa", "object_logit", "near_logit", "far_logit"):
+        value, low, high = (columns[f"{name}{end}"] for end in ("", "_low", "_high"))
+        known = ~value.isnan()
+        assert known.any()
+        assert (low[known] <= value[known]).all()
+        assert (high[known] >= value[known]).all()
+        assert (high[known] > low[known]).any()
+        assert torch.equal(low.isnan(), value.isnan())
+
+
+def test_other_families_are_scored_as_if_they_were_the_main_one() -> None:
+    step, _ = make("resnet20")
+    images, labels, masks, given, index = batch(8)
+    other = masks.flip(1)
+    other[2], other[3] = 0, 1
+    both = step(images, labels, Masks(main=masks, others={"x": other}), given, index).columns
+    alone = run(step, images, labels, other, given, index).columns
+    for name in FAMILY_SCORES:
+        if name != "mask_iou":
+            torch.testing.assert_close(
+                both[f"x_{name}"], alone[name], rtol=1e-4, atol=1e-5, equal_nan=True
+            )
+    shared, either = (masks * other).sum(dim=(1, 2)), torch.maximum(masks, other).sum(dim=(1, 2))
+    torch.testing.assert_close(both["x_mask_iou"], shared / either)
+    assert both["x_kappa"].isnan().tolist()[2:4] == [True, True]
+    assert both["x_object_area"][2:4].tolist() == [0, 1]
+
+
+def test_what_is_unknown_counts_on_no_side() -> None:
+    """A score equals that of the known pixels alone, whatever the mask says elsewhere."""
+    step, _ = make("cnn")
+    images, labels, masks, given, index = batch(8)
+    unknown = torch.zeros_like(masks)
+    unknown[:, 8:16, 16:24] = 1
+    known = 1 - unknown
+    columns = step(images, labels, Masks(main=masks * known, unknown=unknown), given, index).columns
+    raw = columns["map"].float() * columns["map_scale"][:, None, None]
+    up = torch.nn.functional.interpolate(
+        raw.clamp_min(0)[:, None].double(), size=(32, 32), mode="bilinear"
+    )[:, 0]
+    share = (up * masks * known).sum(dim=(1, 2)) / (up * known).sum(dim=(1, 2))
+    area = (masks * known).sum(dim=(1, 2)) / known.sum(dim=(1, 2))
+    scored = columns["status"] == OK
+    assert scored.sum() >= 3
+    torch.testing.assert_close(
+        columns["object_share"][scored].double(), share[scored], rtol=1e-3, atol=1e-3
+    )
+    torch.testing.assert_close(columns["object_area"], area)
+    torch.testing.assert_close(columns["unknown_area"], torch.full((8,), 64 / 1024))
+    total = sum(
+        columns[f"{part}_logit"]
+        for part in ("object", "near", "far", "unknown", "bias", "residual")
+    )
+    torch.testing.assert_close(total[scored], columns["target_logit"][scored], rtol=1e-4, atol=1e-4)
+    assert (columns["unknown_logit"][scored].abs() > 0).any()
+    nothing = step(
+        images, labels, Masks(main=0 * masks, unknown=torch.ones_like(masks)), given, index
+    ).columns
+    assert {STATUSES[code] for code in nothing["status"].tolist()} <= {"empty_mask", "zero_map"}

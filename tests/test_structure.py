@@ -14,7 +14,7 @@ PACKAGE = Path(audit.__file__).parent
 ROOMS = (
     "errors", "config", "files", "devices", "data", "masks", "models", "training", "cam",
     "explaining", "sanity",
-    "score", "step", "run", "tables", "report", "inputs", "job", "explain", "cli",
+    "score", "step", "run", "tables", "report", "inputs", "job", "explain", "masking", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}
 

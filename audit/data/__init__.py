@@ -3,6 +3,7 @@
 from audit.data.geometry import Geometry
 from audit.data.loader import iterate
 from audit.data.maskfiles import MaskFiles
+from audit.data.pictures import Samples
 from audit.data.sources import DATASETS, open_split
 from audit.data.split import ArraySplit, Batch, LimitedSplit, Split
 
@@ -13,6 +14,7 @@ __all__ = [
     "Geometry",
     "LimitedSplit",
     "MaskFiles",
+    "Samples",
     "Split",
     "iterate",
     "open_split",

@@ -7,12 +7,13 @@ import warnings
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-_JPEG = b"\xff\xd8\xff"
+JPEG = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
+_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class UnreadableImage(ValueError):
@@ -31,15 +32,17 @@ def decode_rgb(data: bytes) -> Tensor:
     Raises:
         UnreadableImage: If the bytes are empty, truncated or not an image.
     """
+    if not data:
+        raise UnreadableImage("it is empty")
     # libjpeg only warns about a missing end and returns grey for the lost part; Pillow refuses.
-    if data.startswith(_JPEG) and _JPEG_END in data[-1024:]:
+    if data.startswith(JPEG) and _JPEG_END in data[-1024:]:
         try:
             encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
             return decode_image(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
         except RuntimeError as error:
             raise UnreadableImage(str(error).splitlines()[0]) from error
     # Not torchvision for PNG: a flipped bit in the file can end the process there.
-    image = _open_upright(data)
+    image = open_upright(data)
     if image.mode == "F":
         raise UnreadableImage("an image of floating-point numbers has no known range")
     if image.mode.startswith("I"):
@@ -48,37 +51,28 @@ def decode_rgb(data: bytes) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
-def decode_mask(data: bytes) -> Tensor:
-    """Decode one object mask to float32 H×W in [0, 1]; 0 is background, the top value object.
+def is_turned(data: bytes) -> bool:
+    """Whether an EXIF entry turns a readable picture so that its sides change places."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
 
-    Palette images are read by index, so any entry but the first is object.
 
-    Args:
-        data: The bytes of a single-channel or RGB image.
-
-    Returns:
-        float32 tensor, H×W.
+def open_upright(data: bytes) -> Image.Image:
+    """Read a whole image with Pillow and turn it as its EXIF entry says.
 
     Raises:
         UnreadableImage: If the bytes are not a whole image.
     """
-    image = _open_upright(data)
-    if image.mode == "P":
-        return torch.from_numpy((np.asarray(image) > 0).astype(np.float32))
-    values = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L"))
-    top = float(values.max()) if values.size else 0.0
-    return torch.from_numpy(values.astype(np.float32) / top if top > 0 else values * 0.0).float()
-
-
-def _open_upright(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
             image.load()
             return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:
+        # Pillow's own words hold a memory address, which differs from run to run.
+        raise UnreadableImage("it is no image of a known format") from error
     except (
-        UnidentifiedImageError,
         OSError,
         SyntaxError,
         ValueError,

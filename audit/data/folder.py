@@ -1,65 +1,93 @@
-"""``folder:PATH``: one sub-folder of images a class, and optionally the same tree of masks."""
+"""``folder:PATH``: one sub-folder of images a class; optionally a tree of masks, or boxes."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from audit.data.decode import UnreadableImage, decode_mask, decode_rgb
-from audit.data.geometry import Geometry
-from audit.data.split import MASK_MISMATCH, MASK_MISSING, OK, UNREADABLE, Batch, MaskKind
+from audit.data.boxes import BoxMasks, find_boxes
+from audit.data.labels import Labels
+from audit.data.listed import FileMasks, FileRecords
+from audit.data.maskfiles import MaskFiles
+from audit.data.masktree import find_masks
+from audit.data.pictures import PictureSplit
+from audit.data.places import as_text
 from audit.errors import DataError
 
-_GEOMETRY = Geometry.square(32)
 # Folders that are splits rather than classes.
 _PARTS = ("train", "val", "valid", "validation", "test")
-_MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 
 
-def open_folder(path: Path, part: str, *, mask_root: Path | None) -> FolderSplit:
+def open_folder(path: Path, part: str, masks: MaskFiles) -> PictureSplit:
     """Open a folder of images.
 
     Args:
         path: Holds one sub-folder a class; or ``path/part`` does.
         part: The split's name.
-        mask_root: A parallel tree: ``mask_root/<class>/<stem>.png`` (or ``…/part/<class>/…``).
+        masks: Its ``root`` is a parallel tree (or its sub-folder ``part`` is) that holds, for
+            ``<class>/<stem>.jpg``, one of ``<class>/<stem>.png``, ``<stem>_mask.png``,
+            ``mask_<stem>.png``, ``<stem>.jpg.png`` and the like; or ``boxes`` names boxes.
 
     Returns:
         The split, 32×32 until it is ``framed``. Classes are the sub-folders' names, sorted; one
         without images stays a class.
 
     Raises:
-        DataError: If a folder is absent or holds no classes.
+        DataError: If a folder is absent, holds no classes, or no mask matches.
     """
     folder = _folder_of_part(path, part)
-    classes = tuple(
-        sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
-    )
-    if not classes:
+    folders = sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
+    if not folders:
         raise DataError(
             f"the image folder {folder} holds no classes",
             expected="one sub-folder per class",
             found=f"{sum(1 for _ in folder.iterdir())} files",
         )
-    masks = None
-    if mask_root is not None:
-        masks = mask_root / part if (mask_root / part).is_dir() else mask_root
-        if not masks.is_dir():
-            raise DataError(f"the mask folder {mask_root} does not exist")
-        if masks.resolve() == folder.resolve():
-            raise DataError(
-                f"{mask_root} holds the images, not their masks",
-                expected="another folder with the same tree of mask files",
-            )
-    return FolderSplit(path.resolve().name, part, folder, classes, masks, _GEOMETRY)
+    found = [
+        (str(file.relative_to(folder)), label)
+        for label, name in enumerate(folders)
+        for file in _images_in(folder / name)
+    ]
+    names = [name for name, _ in found]
+    records = FileRecords(
+        base=str(folder),
+        names=names,
+        ids=[as_text(name) for name in names],
+        labels=Labels(
+            np.array([label for _, label in found], np.int64), tuple(map(as_text, folders))
+        ),
+    )
+    given, facts = _masks_of(folder, part, records, masks)
+    return PictureSplit(
+        name=path.resolve().name,
+        part=part,
+        classes=records.labels.classes,
+        records=records,
+        masks=given,
+        mask_kind="box" if masks.boxes is not None else "dataset",
+        facts=facts,
+    )
+
+
+def _masks_of(
+    folder: Path, part: str, records: FileRecords, masks: MaskFiles
+) -> tuple[FileMasks | BoxMasks | None, dict[str, object]]:
+    if masks.boxes is not None:
+        return find_boxes(masks.boxes, records)
+    if masks.root is None:
+        return None, {}
+    tree = masks.root / part if (masks.root / part).is_dir() else masks.root
+    if not tree.is_dir():
+        raise DataError(f"the mask folder {masks.root} does not exist")
+    if tree.resolve() == folder.resolve():
+        raise DataError(
+            f"{masks.root} holds the images, not their masks",
+            expected="another folder with the same tree of mask files",
+        )
+    return find_masks(tree, records.names, masks)
 
 
 def _folder_of_part(path: Path, part: str) -> Path:
@@ -95,120 +123,3 @@ def _images_in(folder: Path) -> list[Path]:
         for name in names
         if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
     )
-
-
-class FolderSplit:
-    """Images of a folder tree, decoded, resized and cropped as they are fetched."""
-
-    in_memory = False
-    mask_kind: MaskKind = "dataset"
-
-    def __init__(
-        self,
-        name: str,
-        part: str,
-        folder: Path,
-        classes: tuple[str, ...],
-        masks: Path | None,
-        geometry: Geometry,
-    ) -> None:
-        self.name = name
-        self.part = part
-        self.classes = tuple(_as_text(Path(c)) for c in classes)
-        self.has_masks = masks is not None
-        self.facts: Mapping[str, object] = {}
-        self._folder = folder
-        self._masks = masks
-        self._files = [
-            (file, label)
-            for label, name in enumerate(classes)
-            for file in _images_in(folder / name)
-        ]
-        self._geometry = geometry
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """See :class:`audit.data.split.Split`."""
-        return self._geometry.size
-
-    def fingerprint(self) -> str:
-        """See :class:`audit.data.split.Split`."""
-        digest = hashlib.sha256(repr((self.classes, self._geometry)).encode())
-        files = [file for file, _ in self._files]
-        files += [mask for mask in map(self._mask_of, files) if mask is not None]
-        with ThreadPoolExecutor() as pool:
-            for file, content in zip(files, pool.map(_digest, files), strict=True):
-                root = self._folder if file.is_relative_to(self._folder) else self._masks
-                digest.update(os.fsencode(file.relative_to(root or self._folder)))
-                digest.update(f" {content}\n".encode())
-        return digest.hexdigest()
-
-    def framed(self, geometry: Geometry) -> FolderSplit:
-        """See :class:`audit.data.split.Split`."""
-        # A copy, because walking a large folder again takes minutes.
-        other = copy.copy(self)
-        other._geometry = geometry
-        return other
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        height, width = self.image_size
-        images = torch.zeros(len(indices), 3, height, width, dtype=torch.uint8)
-        masks = torch.zeros(len(indices), height, width) if self.has_masks else None
-        status = [OK] * len(indices)
-        for row, position in enumerate(indices):
-            status[row], image, mask = self._read(self._files[position][0])
-            if image is not None:
-                images[row] = image
-            if mask is not None and masks is not None:
-                masks[row] = mask
-        return Batch(
-            index=torch.as_tensor(indices, dtype=torch.int64),
-            sample_id=[_as_text(self._files[i][0].relative_to(self._folder)) for i in indices],
-            images=images,
-            labels=torch.tensor([self._files[i][1] for i in indices], dtype=torch.int64),
-            object_mask=masks,
-            status=status,
-        )
-
-    def _read(self, file: Path) -> tuple[str, Tensor | None, Tensor | None]:
-        try:
-            image = decode_rgb(file.read_bytes())
-        except (OSError, UnreadableImage):
-            return UNREADABLE, None, None
-        status, mask = self._read_mask(file, image.shape[1:])
-        return status, *self._geometry(image, mask)
-
-    def _read_mask(self, file: Path, size: torch.Size) -> tuple[str, Tensor | None]:
-        """The mask of an image of this size, and what is wrong where there is none."""
-        if self._masks is None:
-            return OK, None
-        mask_file = self._mask_of(file)
-        if mask_file is None:
-            return MASK_MISSING, None
-        try:
-            mask = decode_mask(mask_file.read_bytes())
-        except (OSError, UnreadableImage):
-            return MASK_MISSING, None
-        return (OK, mask) if mask.shape == size else (MASK_MISMATCH, None)
-
-    def _mask_of(self, file: Path) -> Path | None:
-        if self._masks is None:
-            return None
-        base = self._masks / file.relative_to(self._folder)
-        candidates = (base.with_suffix(extension) for extension in _MASK_EXTENSIONS)
-        return next((mask for mask in candidates if mask.is_file()), None)
-
-
-def _as_text(path: Path) -> str:
-    """A path as text; bytes of a name that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _digest(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        return f"unreadable: {error.strerror}"

@@ -5,14 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 from audit.data.cifar import open_cifar
+from audit.data.coco import open_coco, open_coco_file
 from audit.data.demo import open_demo
 from audit.data.folder import open_folder
+from audit.data.functions import open_function
 from audit.data.geometry import Geometry
+from audit.data.manifest import open_manifest
 from audit.data.maskfiles import MaskFiles
+from audit.data.parquet import open_parquet
+from audit.data.pets import open_pets
+from audit.data.pictures import Samples
 from audit.data.split import LimitedSplit, Split
+from audit.data.usercode import is_spec
+from audit.data.voc import open_voc
 from audit.errors import DataError
 
-DATASETS = ("demo", "cifar10", "cifar100", "folder:PATH")
+DATASETS = (
+    "demo",
+    "cifar10",
+    "cifar100",
+    "oxford-iiit-pet",
+    "voc",
+    "coco",
+    "coco:FILE.json",
+    "folder:PATH",
+    "parquet:GLOB",
+    "manifest:FILE",
+    "module:function",
+)
+_PLACES = {"folder": "folder:PATH", "parquet": "parquet:GLOB", "manifest": "manifest:FILE"}
+_KINDS = {name.partition(":")[0] for name in DATASETS}
 
 
 def open_split(
@@ -21,6 +43,7 @@ def open_split(
     *,
     root: Path = Path("data"),
     masks: MaskFiles | None = None,
+    samples: Samples = "images",
     image_size: int | None = None,
     limit: int | None = None,
     download: bool = False,
@@ -28,12 +51,14 @@ def open_split(
     """Open one split of a dataset.
 
     Args:
-        dataset: ``demo``, ``cifar10``, ``cifar100`` or ``folder:PATH`` (one sub-folder a class).
+        dataset: One of :data:`DATASETS`.
         part: The split's name; for folders ``PATH/part`` is used where it exists.
-        root: Where the data of ``cifar10`` and ``cifar100`` lies.
-        masks: For folders: where their object masks lie.
+        root: Where the data of datasets without a path of their own lies.
+        masks: Where object masks (or boxes) lie, and which of their values mean what, for
+            datasets that do not say it themselves.
+        samples: For ``voc`` and ``coco``: whole pictures, or one cut-out an object.
         image_size: Side of the square that images are resized (short side) and cropped to;
-            ``None`` is the dataset's own size, for folders 32.
+            ``None`` is the dataset's own size, or 32 where pictures have many.
         limit: Keep this many samples, evenly spaced.
         download: Allow a download where the data is absent.
 
@@ -48,7 +73,7 @@ def open_split(
         >>> len(open_split("demo", "test"))
         797
     """
-    split = _open(dataset, part, root, masks or MaskFiles(), download)
+    split = _open(dataset, part, root, masks or MaskFiles(), samples, download=download)
     if image_size is not None:
         split = split.framed(Geometry.square(image_size))
     if limit is not None:
@@ -64,27 +89,83 @@ def open_split(
 
 
 def _open(
-    dataset: str,
-    part: str,
-    root: Path,
-    masks: MaskFiles,
-    download: bool,
+    dataset: str, part: str, root: Path, masks: MaskFiles, samples: Samples, *, download: bool
 ) -> Split:
     kind, _, path = dataset.partition(":")
-    if masks.root is not None and kind != "folder":
-        raise DataError(
-            "--mask-root goes with folder:PATH datasets only", found=f"--dataset {dataset}"
-        )
-    match kind:
-        case "demo" if not path:
-            return open_demo(part)
-        case "cifar10" | "cifar100" if not path:
-            return open_cifar(kind, part, root, download=download)
-        case "folder" if path:
-            return open_folder(Path(path), part, mask_root=masks.root)
+    _refuse_flags(dataset, kind, masks, samples)
+    if path:
+        split = _open_place(kind, path, part, masks, samples)
+    else:
+        split = _open_named(kind, part, root, samples, download=download)
+    if split is None and kind not in _KINDS and is_spec(dataset):
+        split = open_function(dataset, part)
+    if split is not None:
+        return split
     raise DataError(
         f"unknown dataset '{dataset}'",
         expected=" | ".join(DATASETS),
         found=dataset,
         remedy="for your own images use folder:PATH with one sub-folder per class",
     )
+
+
+def _open_named(
+    kind: str, part: str, root: Path, samples: Samples, *, download: bool
+) -> Split | None:
+    match kind:
+        case "demo":
+            return open_demo(part)
+        case "cifar10" | "cifar100":
+            return open_cifar(kind, part, root, download=download)
+        case "oxford-iiit-pet":
+            return open_pets(part, root, download=download)
+        case "voc":
+            return open_voc(part, root, samples, download=download)
+        case "coco":
+            return open_coco(part, root, samples)
+    return None
+
+
+def _open_place(
+    kind: str, path: str, part: str, masks: MaskFiles, samples: Samples
+) -> Split | None:
+    match kind:
+        case "coco":
+            return open_coco_file(Path(path), part, samples)
+        case "folder":
+            return open_folder(Path(path), part, masks)
+        case "parquet":
+            return open_parquet(path, part, masks)
+        case "manifest":
+            return open_manifest(path, part, masks)
+    return None
+
+
+def _refuse_flags(dataset: str, kind: str, masks: MaskFiles, samples: Samples) -> None:
+    """Refuse what the dataset would silently pass over."""
+    valued = bool(masks.object_values or masks.unknown_values)
+    given = (
+        ("--mask-root", masks.root is not None, ("folder",)),
+        ("--boxes", masks.boxes is not None, ("folder", "manifest")),
+        ("--mask-object and --mask-unknown", valued, ("folder", "parquet", "manifest")),
+        ("--samples instances", samples == "instances", ("voc", "coco")),
+    )
+    for flag, used, kinds in given:
+        if used and kind not in kinds:
+            named = " and ".join(_PLACES.get(each, each) for each in kinds)
+            verb = "go" if " and " in flag else "goes"
+            raise DataError(
+                f"{flag} {verb} with {named} datasets only", found=f"--dataset {dataset}"
+            )
+    if masks.root is not None and masks.boxes is not None:
+        raise DataError(
+            "masks and boxes are given, where one of them decides",
+            expected="either --mask-root or --boxes",
+            found=f"--mask-root {masks.root} --boxes {masks.boxes}",
+        )
+    if kind == "folder" and valued and masks.root is None:
+        raise DataError(
+            "values of masks are given, but no masks",
+            expected="--mask-root beside --mask-object or --mask-unknown",
+            found=f"--dataset {dataset} without --mask-root",
+        )

@@ -89,6 +89,10 @@ class Split(Protocol):
         """Height and width of the images in pixels."""
 
     @property
+    def stored_size(self) -> tuple[int, int] | None:
+        """Height and width that all pictures were stored in; ``None`` where they have many."""
+
+    @property
     def has_masks(self) -> bool:
         """Whether batches carry object masks."""
 
@@ -147,6 +151,11 @@ class ArraySplit:
     def image_size(self) -> tuple[int, int]:
         """See :class:`Split`."""
         return int(self.images.shape[-2]), int(self.images.shape[-1])
+
+    @property
+    def stored_size(self) -> tuple[int, int] | None:
+        """See :class:`Split`."""
+        return self.image_size
 
     @property
     def has_masks(self) -> bool:
@@ -210,6 +219,7 @@ class _OverSplit:
         self.part = split.part
         self.classes = split.classes
         self.image_size = image_size
+        self.stored_size = split.stored_size
         self.has_masks = split.has_masks
         self.mask_kind = split.mask_kind
         self.in_memory = split.in_memory

@@ -9,17 +9,22 @@ from pathlib import Path
 import pyarrow as pa
 
 from audit.report.thumbs import THUMB_COLUMNS
-from audit.run.rows import FAITHFULNESS_COLUMNS, SAMPLE_COLUMNS, Column
+from audit.run.rows import FAITHFULNESS_COLUMNS, FAMILY_COLUMNS, SAMPLE_COLUMNS, Column
 from audit.tables.classes import CLASS_COLUMNS, CONFUSION_COLUMNS
+from audit.tables.masks import MASK_COLUMNS
 from audit.tables.methods import METHOD_COLUMNS, SANITY_COLUMNS
 
 TABLES: dict[str, Sequence[Column]] = {
     "samples/part-*.parquet": SAMPLE_COLUMNS,
     "samples/part-*.parquet, with --faithfulness": FAITHFULNESS_COLUMNS,
+    "samples/part-*.parquet, for each further family of masks, behind its name and _": (
+        FAMILY_COLUMNS
+    ),
     "classes.parquet": CLASS_COLUMNS,
     "confusion.parquet": CONFUSION_COLUMNS,
     "methods.parquet": METHOD_COLUMNS,
     "sanity.parquet": SANITY_COLUMNS,
+    "masks.parquet": MASK_COLUMNS,
     "thumbs.parquet": THUMB_COLUMNS,
 }
 BEGIN, END = "<!-- columns: begin -->", "<!-- columns: end -->"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from audit.files import make_folder, write_atomically
 from audit.report.selection import CLASS_SECTIONS, SPLIT_SECTIONS, TILES
-from audit.report.thumbs import picture, silhouette
+from audit.report.thumbs import UNKNOWN, picture, silhouette
 from audit.report.tiles import (
     BAD,
     FAINT,
@@ -19,11 +19,13 @@ from audit.report.tiles import (
     Caption,
     Row,
     Tile,
+    enlarged,
     fit,
     jet,
     outline,
     overlay,
     sheet,
+    veil,
 )
 from audit.report.wording import percent
 from audit.tables.reading import enlarge_map
@@ -35,9 +37,16 @@ HEADINGS = {
     "random": "Drawn at random",
     "right_for_the_wrong_reason": "Right for the wrong reason",
     "wrong_but_confident": "Wrong but confident",
+    "least_trusted_masks": "Object masks to trust least",
+    "most_trusted_masks": "Object masks to trust most",
+}
+_ORDER = {
+    "least_trusted_masks": "The least trusted first",
+    "most_trusted_masks": "The most trusted first",
 }
 _LEGEND = (
     "blue: no evidence for the explained class · red: the strongest · white line: the object mask"
+    " · grey stripes: unknown · in brackets: with the line moved by a cell"
 )
 
 
@@ -116,7 +125,7 @@ class Grids:
         tiles = [self._tile(thumb) for thumb in _in_order(thumbs, section)]
         rows = [
             Row(
-                heading="" if start else "The most confident first",
+                heading="" if start else _ORDER.get(section, "The most confident first"),
                 tiles=tiles[start : start + TILES],
             )
             for start in range(0, len(tiles), TILES)
@@ -126,19 +135,23 @@ class Grids:
     def _tile(self, thumb: pd.Series) -> Tile:
         sample = self._samples.loc[thumb["index"]]
         image = picture(thumb["image"])
-        mask = fit(silhouette(thumb["mask"])[..., None])[..., 0]
-        mask = np.where(mask > 127, 255, 0).astype(np.uint8)
+        mask = silhouette(thumb["mask"])
+        inside, unknown = enlarged(mask == 255), enlarged(mask == UNKNOWN)
         heatmap = enlarge_map(sample["map"], self._grid, image.shape[:2])
         right = bool(sample["correct"]) if pd.notna(sample["correct"]) else False
         return Tile(
-            pictures=[outline(fit(image), mask), outline(fit(overlay(image, heatmap)), mask)],
+            pictures=[
+                outline(veil(fit(image), unknown), inside),
+                outline(fit(overlay(image, heatmap)), inside),
+            ],
             captions=[
                 Caption(text=f"label: {sample['label_name']}"),
                 Caption(
                     text=f"model: {sample['predicted_name']} {percent(sample['confidence'])}",
                     colour=GOOD if right else BAD,
                 ),
-                Caption(text=f"background share {percent(sample['background_share'])}"),
+                Caption(text=f"background share {_with_range(sample, 'background_share')}"),
+                _mask_caption(sample),
                 Caption(text=str(sample["sample_id"]), colour=FAINT),
             ],
         )
@@ -178,8 +191,24 @@ SPLIT_MEANING = {
     "right_for_the_wrong_reason": "Correct predictions whose background points to the label and "
     "whose object points elsewhere",
     "wrong_but_confident": "Wrong predictions with the highest probability",
+    "least_trusted_masks": "The white line is an estimate; here it is most likely wrong",
+    "most_trusted_masks": "The white line is an estimate; here it is most likely right",
 }
 assert set(SPLIT_MEANING) == set(SPLIT_SECTIONS)
+
+
+def _mask_caption(sample: pd.Series) -> Caption:
+    text = f"object {percent(sample['object_area'])}"
+    if pd.notna(sample["mask_confidence"]):
+        text += f" · mask trust {percent(sample['mask_confidence'])}"
+    return Caption(text=text)
+
+
+def _with_range(sample: pd.Series, score: str) -> str:
+    """A score, and in brackets what it is with the mask's border moved."""
+    low, high = percent(sample[f"{score}_low"]), percent(sample[f"{score}_high"])
+    middle = percent(sample[score])
+    return middle if low == high else f"{middle} ({low[:-1]}–{high})"
 
 
 def class_sheet(label: int, name: str) -> str:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from audit.files import write_atomically
 from audit.report.grids import HEADINGS, SPLIT_MEANING, channel_sheet, class_sheet
+from audit.report.masktrust import mask_view
 from audit.report.selection import SPLIT_SECTIONS
 from audit.report.wording import number, percent
 from audit.tables.totals import rank_classes
@@ -53,8 +54,10 @@ def write_page(folder: Path, *, facts: dict[str, Any], tables: dict[str, pd.Data
             for name in SPLIT_SECTIONS
             if (folder / "grids" / f"{name}.png").exists()
         ],
+        problems=facts["totals"]["problems"],
         confusions=_largest_confusions(confusion),
         methods=tables["methods"].to_dict("records") if "methods" in tables else [],
+        masks=mask_view(facts, tables["masks"]),
         faithful=facts["config"]["faithfulness"],
         sanity=_sanity_view(tables["sanity"]) if "sanity" in tables else [],
         undefined={k: v for k, v in facts["totals"]["statuses"].items() if k != "ok"},

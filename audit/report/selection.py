@@ -15,7 +15,10 @@ WIDE_TILES = 12
 MOST_CLASSES = 50
 
 CLASS_SECTIONS = ("worst", "median", "best", "random")
-SPLIT_SECTIONS = ("right_for_the_wrong_reason", "wrong_but_confident")
+SPLIT_SECTIONS = (
+    "right_for_the_wrong_reason", "wrong_but_confident", "least_trusted_masks",
+    "most_trusted_masks",
+)  # fmt: skip
 
 
 def choose_samples(samples: pd.DataFrame, classes: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -42,8 +45,12 @@ def choose_samples(samples: pd.DataFrame, classes: pd.DataFrame, seed: int) -> p
     by_object = (scored["object_pred"] == scored["label"]).fillna(False).astype(bool)
     wrong_reason = scored[correct & by_background & ~by_object]
     wrong = scored[~correct & scored["label"].notna()]
-    for section, rows in zip(SPLIT_SECTIONS, (wrong_reason, wrong), strict=True):
-        chosen += _entries(section, -1, _most(rows, "confidence", WIDE_TILES))
+    confident = [_most(rows, "confidence", WIDE_TILES) for rows in (wrong_reason, wrong)]
+    masked = samples[samples["mask_confidence"].notna() & samples["map"].notna()]
+    trusted = _most(masked, "mask_confidence", len(masked))
+    extremes = [trusted[::-1][:WIDE_TILES], trusted[:WIDE_TILES]]
+    for section, rows in zip(SPLIT_SECTIONS, (*confident, *extremes), strict=True):
+        chosen += _entries(section, -1, rows)
     return pd.DataFrame(chosen, columns=["section", "label", "rank", "index"])
 
 

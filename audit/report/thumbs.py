@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from audit.run.rows import Column
 
+# In stored masks, between background and object.
+UNKNOWN = 128
+
 THUMB_COLUMNS: tuple[Column, ...] = (
     Column(name="section", type=pa.string(),
-           range="worst, median, best, random, right_for_the_wrong_reason, wrong_but_confident",
+           range="worst, median, best, random, right_for_the_wrong_reason, wrong_but_confident, "
+           "least_trusted_masks, most_trusted_masks",
            meaning="Which grid the sample stands in."),
     Column(name="label", type=pa.int32(), range="[0, K), or −1",
            meaning="The grid's class; −1 for grids of the whole split."),
@@ -23,7 +27,8 @@ THUMB_COLUMNS: tuple[Column, ...] = (
     Column(name="sample_id", type=pa.string(), range="as in samples", meaning="The sample."),
     Column(name="image", type=pa.binary(), range="PNG",
            meaning="The image as the model sees it, before normalisation."),
-    Column(name="mask", type=pa.binary(), range="PNG, 255 = object", meaning="The object mask."),
+    Column(name="mask", type=pa.binary(), range="PNG; 255 = object, 128 = unknown",
+           meaning="The object mask."),
 )  # fmt: skip
 
 

@@ -95,6 +95,24 @@ def outline(image: Picture, mask: Picture) -> Picture:
     return drawn
 
 
+def enlarged(mask: NDArray[np.bool_]) -> Picture:
+    """A mask at the tile's size, 0 or 255."""
+    smooth = fit((mask.astype(np.uint8) * 255)[..., None])[..., 0]
+    # What `fit` leaves around the picture is paper, not mask.
+    height, width = mask.shape
+    if height != width:
+        paper = fit(np.zeros((height, width, 1), np.uint8))[..., 0] > 0
+        smooth = np.where(paper, 0, smooth)
+    return np.where(smooth > 127, 255, 0).astype(np.uint8)
+
+
+def veil(image: Picture, unknown: Picture) -> Picture:
+    """Grey stripes over the pixels that count on no side."""
+    rows, columns = np.indices(unknown.shape)
+    striped = (unknown > 0) & ((rows + columns) % 6 < 3)
+    return np.where(striped[..., None], np.uint8(150), image)
+
+
 def sheet(title: str, subtitle: str, rows: Sequence[Row], legend: str) -> bytes:
     """A contact sheet as PNG.
 

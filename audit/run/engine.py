@@ -16,9 +16,10 @@ from torch import Tensor
 
 from audit.data import Batch, Split
 from audit.data.loader import chunks, fetch
-from audit.masks import MaskCache, agreement, enlarge
+from audit.masks.families import SOURCES, BatchMasks, MaskFamilies
 from audit.run.rows import SAMPLE_COLUMNS, Column, build_table
 from audit.run.store import Shard
+from audit.score.masks import Masks
 from audit.score.transplant import Donors
 from audit.step import STATUSES, AuditStep, status_code
 
@@ -26,6 +27,8 @@ from audit.step import STATUSES, AuditStep, status_code
 DONORS_A_CLASS = 16
 MAX_DONORS = 512
 MAX_DONOR_BYTES = 256 * 2**20
+# Problems of a shard that its sidecar repeats; the rows hold all of them.
+PROBLEMS_KEPT = 5
 # Candidates that are looked at for each donor wanted; classes may be rare and masks unusable.
 _CANDIDATES = 4
 
@@ -37,10 +40,15 @@ class MaskedBatch:
     batch: Batch
     images: Tensor
     labels: Tensor
-    mask: Tensor
-    confidence: Tensor
+    found: BatchMasks
     given: Tensor
     index: Tensor
+
+    @property
+    def masks(self) -> Masks:
+        """As the step takes them."""
+        found = self.found
+        return Masks(main=found.main, unknown=found.unknown, others=found.others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +58,7 @@ class Auditor:
     Attributes:
         split: The samples.
         step: On the device.
-        estimated: Masks for a split without its own, else ``None``.
+        families: Where object masks come from.
         device: Where to compute.
         batch_size: Samples a step.
         workers: Processes that decode.
@@ -59,7 +67,7 @@ class Auditor:
 
     split: Split
     step: AuditStep
-    estimated: MaskCache | None
+    families: MaskFamilies
     device: torch.device
     batch_size: int
     workers: int = 0
@@ -78,7 +86,7 @@ class Auditor:
 
         Yields:
             Each shard with its rows and the summary for its sidecar: how often each status
-            occurs, and the pixel histogram.
+            occurs, the pixel histogram, and the first problems in words.
         """
         planned = [chunks(range(s.start, s.stop), self.batch_size) for s in shards]
         batches = self._fetch([batch for of_shard in planned for batch in of_shard])
@@ -86,7 +94,7 @@ class Auditor:
             rows = _Rows()
             for masked in itertools.islice(batches, len(of_shard)):
                 output = self.step(
-                    masked.images, masked.labels, masked.mask, masked.given, masked.index
+                    masked.images, masked.labels, masked.masks, masked.given, masked.index
                 )
                 rows.add(masked, output.columns, output.histogram)
                 progress(len(masked.batch))
@@ -98,13 +106,19 @@ class Auditor:
             arrays,
             sample_ids=rows.sample_ids,
             classes=self.split.classes,
+            problems=rows.problems,
             statuses=STATUSES,
-            mask_source="dataset" if self.estimated is None else "estimated",
+            mask_sources=SOURCES,
             columns=self.columns,
         )
         counts = Counter(STATUSES[code] for code in arrays["status"].tolist())
         assert rows.histogram is not None
-        return table, {"statuses": dict(counts), "histogram": rows.histogram.tolist()}
+        problems = [text for text in rows.problems if text][:PROBLEMS_KEPT]
+        return table, {
+            "statuses": dict(counts),
+            "histogram": rows.histogram.tolist(),
+            "problems": problems,
+        }
 
     def batches(self, indices: Sequence[int]) -> Iterator[MaskedBatch]:
         """Fetch samples with their masks, on the device."""
@@ -113,27 +127,14 @@ class Auditor:
     def _fetch(self, batches: list[list[int]]) -> Iterator[MaskedBatch]:
         pin = self.device.type == "cuda"
         for batch in fetch(self.split, batches, workers=self.workers, pin=pin):
-            mask, confidence = self._masks(batch)
             yield MaskedBatch(
                 batch=batch,
                 images=batch.images.to(self.device, non_blocking=pin),
                 labels=batch.labels.to(self.device, non_blocking=pin),
-                mask=mask,
-                confidence=confidence,
+                found=self.families.of(batch),
                 given=torch.tensor([status_code(s) for s in batch.status], device=self.device),
                 index=batch.index.to(self.device),
             )
-
-    def _masks(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        if self.estimated is None:
-            assert batch.object_mask is not None
-            none = torch.full((len(batch),), torch.nan, device=self.device)
-            return batch.object_mask.to(self.device), none
-        variants = self.estimated.variants(batch.index).to(self.device)
-        confidence = agreement(variants)
-        readable = [status != "unreadable" for status in batch.status]
-        confidence[~torch.tensor(readable, device=self.device)] = torch.nan
-        return enlarge(variants[:, 0], self.split.image_size), confidence
 
     def choose_donors(self, seed: int) -> None:
         """Pick and encode the objects that transplants use; the same for every shard.
@@ -149,12 +150,12 @@ class Auditor:
         taken = torch.zeros(classes, dtype=torch.int64)
         features, masks, labels = [], [], []
         for masked in self.batches(candidates):
-            inside = masked.mask.flatten(1) >= 0.5
+            inside = masked.masks.inside.flatten(1)
             usable = inside.any(dim=1) & ~inside.all(dim=1) & (masked.given == status_code("ok"))
             keep = _first_of_each(masked.labels.cpu(), usable.cpu(), taken, wanted)
             if len(keep):
                 features.append(self.step.features(masked.images[keep]))
-                masks.append(self.step.to_grid(masked.mask[keep]))
+                masks.append(self.step.to_grid(masked.found.main[keep]))
                 labels.append(masked.labels[keep])
         if features:
             self.step.donors = Donors.of(
@@ -172,15 +173,18 @@ class _Rows:
     """Columns of a shard, kept on the device until it ends."""
 
     sample_ids: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     columns: dict[str, list[Tensor]] = field(default_factory=dict)
     histogram: Tensor | None = None
 
     def add(self, masked: MaskedBatch, columns: dict[str, Tensor], histogram: Tensor) -> None:
         self.sample_ids.extend(masked.batch.sample_id)
+        self.problems.extend(masked.batch.problem)
         known = {
             "index": masked.index,
             "label": masked.labels,
-            "mask_confidence": masked.confidence,
+            "mask_confidence": masked.found.confidence,
+            "mask_source": masked.found.source,
         }
         for name, values in (columns | known).items():
             self.columns.setdefault(name, []).append(values)

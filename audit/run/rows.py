@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,12 @@ _NAME = pa.dictionary(pa.int32(), pa.string())
 _F32 = pa.float32()
 _HALF = pa.list_(pa.float16())
 _NO_MODEL = "status is unreadable or nonfinite"
-_NO_MASK = _NO_MODEL + ", mask_missing, mask_mismatch, empty_mask or full_mask"
+_NO_MASK_FILE = _NO_MODEL + ", mask_missing, mask_unreadable or mask_mismatch"
+_NO_MASK = _NO_MASK_FILE + ", empty_mask or full_mask"
+_MOVED = (
+    "with the mask's border where it is, and moved in and out by one cell (or as far as leaves a "
+)
+_MOVED += "quarter of the object, of the background)"
 _NO_MAP = _NO_MASK + ", or zero_map"
 _NO_ALT = "prediction and label agree, or " + _NO_MODEL
 
@@ -51,9 +56,16 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
     Column(
         name="status",
         type=_NAME,
-        range="ok, unreadable, nonfinite, mask_missing, mask_mismatch, empty_mask, full_mask, "
-        "zero_map, bad_label",
+        range="ok, unreadable, nonfinite, mask_missing, mask_unreadable, mask_mismatch, "
+        "empty_mask, full_mask, zero_map, bad_label",
         meaning="Why scores are missing; the most severe reason wins.",
+    ),
+    Column(
+        name="problem",
+        type=pa.string(),
+        range="text",
+        meaning="What is wrong with the image, its mask or its label, naming the files.",
+        null_when="nothing is wrong with them",
     ),
     Column(
         name="label",
@@ -89,22 +101,37 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            null_when=_NO_ALT),
     Column(name="target_logit", type=_F32, range="logits",
            meaning="The target's logit minus the mean over classes; "
-           "object + near + far + bias + residual.", null_when=_NO_MODEL),
-    Column(name="mask_source", type=_NAME, range="dataset, estimated",
+           "object + near + far + unknown + bias + residual.", null_when=_NO_MODEL),
+    Column(name="mask_source", type=_NAME,
+           range="dataset, box, estimated, component, ellipse, rembg",
            meaning="Where the object mask came from."),
     Column(name="mask_confidence", type=_F32, range="[0, 1]",
-           meaning="Mean overlap (IoU) of the estimated mask with its four variants.",
-           null_when="the mask is the dataset's, or status is unreadable"),
-    Column(name="object_area", type=_F32, range="[0, 1]", meaning="Share of the image that is "
-           "object, a.", null_when="there is no mask, or status is nonfinite"),
+           meaning="How far to trust the estimated mask: its expected overlap (IoU) with the "
+           "object.",
+           null_when="the mask is the dataset's, a box or an ellipse, or status is unreadable"),
+    Column(name="object_area", type=_F32, range="[0, 1]", meaning="Object's share of the known "
+           "part of the image, a.", null_when=_NO_MASK_FILE),
+    Column(name="unknown_area", type=_F32, range="[0, 1]", meaning="Share of the image that is "
+           "neither known to be object nor background; it counts on no side.",
+           null_when=_NO_MASK_FILE),
+    Column(name="border_touch", type=_F32, range="[0, 1]", meaning="Share of the image's border "
+           "that is object.", null_when=_NO_MASK_FILE),
     Column(name="object_share", type=_F32, range="[0, 1]",
            meaning="Share of the map's positive mass on the object, R.", null_when=_NO_MAP),
     Column(name="background_share", type=_F32, range="[0, 1]",
            meaning="1 − R. Descriptive: a clean model on a coarse grid can show .35 to .86.",
            null_when=_NO_MAP),
+    Column(name="background_share_low", type=_F32, range="[0, 1]",
+           meaning="The lowest background_share " + _MOVED + ".", null_when=_NO_MAP),
+    Column(name="background_share_high", type=_F32, range="[0, 1]",
+           meaning="The highest.", null_when=_NO_MAP),
     Column(name="background_lift", type=_F32, range="≥ 0; 1 = chance",
            meaning="(1 − R)/(1 − a).", null_when=_NO_MAP),
     Column(name="kappa", type=_F32, range="≤ 1; 0 = chance", meaning="(R − a)/(1 − a).",
+           null_when=_NO_MAP),
+    Column(name="kappa_low", type=_F32, range="≤ 1; 0 = chance",
+           meaning="The lowest kappa " + _MOVED + ".", null_when=_NO_MAP),
+    Column(name="kappa_high", type=_F32, range="≤ 1; 0 = chance", meaning="The highest.",
            null_when=_NO_MAP),
     Column(name="kappa_res", type=_F32, range="≤ about 1; 0 = chance",
            meaning="(R − a)/(R* − a) with R* the best share that the grid allows.",
@@ -131,10 +158,19 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            null_when=_NO_MASK),
     Column(name="far_logit", type=_F32, range="logits",
            meaning="What the rest of the background contributes.", null_when=_NO_MASK),
+    Column(name="unknown_logit", type=_F32, range="logits; 0 where all is known",
+           meaning="What the cells contribute as far as they are unknown.", null_when=_NO_MASK),
+    *(
+        Column(name=f"{region}_logit_{end}", type=_F32, range="logits",
+               meaning=f"The {extreme} {region}_logit" + (f" {_MOVED}." if end == "low" else "."),
+               null_when=_NO_MASK)
+        for region in ("object", "near", "far")
+        for end, extreme in (("low", "lowest"), ("high", "highest"))
+    ),
     Column(name="bias_logit", type=_F32, range="logits",
            meaning="What the head's biases contribute.", null_when=_NO_MASK),
     Column(name="residual_logit", type=_F32, range="logits; 0 for piecewise-linear heads",
-           meaning="What the other four leave unexplained.", null_when=_NO_MASK),
+           meaning="What the other five leave unexplained.", null_when=_NO_MASK),
     Column(name="object_pred", type=pa.int32(), range="[0, K)",
            meaning="Class with the largest contribution from the object.", null_when=_NO_MASK),
     Column(name="background_pred", type=pa.int32(), range="[0, K)",
@@ -175,7 +211,8 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
 
 # The columns that a second method (--method a,b) has too, behind its prefix.
 _OF_EVERY_METHOD = (
-    "object_share", "background_share", "background_lift", "kappa", "kappa_res", "pointing_hit",
+    "object_share", "background_share", "background_share_low", "background_share_high",
+    "background_lift", "kappa", "kappa_low", "kappa_high", "kappa_res", "pointing_hit",
     "rank_accuracy", "iou_50", "focus_entropy", "effective_cells", "alt_background_share", "map",
     "map_scale", "alt_map", "alt_map_scale",
 )  # fmt: skip
@@ -200,12 +237,35 @@ FAITHFULNESS_COLUMNS: tuple[Column, ...] = (
 )  # fmt: skip
 
 
-def columns_of(prefixes: Sequence[str] = (), *, faithful: bool = False) -> tuple[Column, ...]:
+# The columns of a second family of masks (--masks a,b), behind its name.
+FAMILY_COLUMNS: tuple[Column, ...] = (
+    Column(name="object_area", type=_F32, range="[0, 1]",
+           meaning="Share of the image that this family calls object.", null_when=_NO_MODEL),
+    Column(name="mask_iou", type=_F32, range="[0, 1]",
+           meaning="Overlap (IoU) of its mask with the main one.", null_when=_NO_MASK_FILE),
+    Column(name="background_share", type=_F32, range="[0, 1]",
+           meaning="background_share under its mask.",
+           null_when=_NO_MODEL + ", its mask is empty or full, or the map is zero"),
+    Column(name="kappa", type=_F32, range="≤ 1; 0 = chance", meaning="kappa under its mask.",
+           null_when=_NO_MODEL + ", its mask is empty or full, or the map is zero"),
+    *(
+        Column(name=f"{region}_logit", type=_F32, range="logits",
+               meaning=f"{region}_logit under its mask.",
+               null_when=_NO_MODEL + ", or its mask is empty or full")
+        for region in ("object", "near", "far")
+    ),
+)  # fmt: skip
+
+
+def columns_of(
+    prefixes: Sequence[str] = (), *, faithful: bool = False, families: Sequence[str] = ()
+) -> tuple[Column, ...]:
     """The columns of a run.
 
     Args:
         prefixes: Of the methods after the first.
         faithful: Whether maps were scored for faithfulness.
+        families: Names of the families of masks after the first.
 
     Example:
         >>> [c.name for c in columns_of(["gradcam_"]) if c.name.endswith("kappa")]
@@ -219,7 +279,12 @@ def columns_of(prefixes: Sequence[str] = (), *, faithful: bool = False) -> tuple
         for prefix in prefixes
         for column in (*repeated, *faithfulness)
     ]
-    return (*main, *others)
+    under_masks = [
+        replace(column, name=f"{family}_{column.name}")
+        for family in families
+        for column in FAMILY_COLUMNS
+    ]
+    return (*main, *others, *under_masks)
 
 
 def schema_of(columns: Sequence[Column]) -> pa.Schema:
@@ -235,31 +300,33 @@ def build_table(
     *,
     sample_ids: Sequence[str],
     classes: Sequence[str],
+    problems: Sequence[str],
     statuses: Sequence[str],
-    mask_source: str,
+    mask_sources: Sequence[str],
     columns: Sequence[Column] = SAMPLE_COLUMNS,
 ) -> pa.Table:
     """Rows of one shard.
 
     Args:
-        tensors: The step's columns as arrays, plus ``index``, ``label`` and ``mask_confidence``;
-            NaN and negative integers become null.
+        tensors: The step's columns as arrays, plus ``index``, ``label``, ``mask_source`` and
+            ``mask_confidence``; NaN and negative integers become null.
         sample_ids: N.
         classes: Class names.
+        problems: What is wrong with each sample in words, N; empty for nothing.
         statuses: What the codes in ``status`` mean.
-        mask_source: ``dataset`` or ``estimated``.
+        mask_sources: What the codes in ``mask_source`` mean.
         columns: From :func:`columns_of`.
 
     Returns:
         A table with these columns.
     """
-    count = len(sample_ids)
     arrays = {
         "sample_id": pa.array(sample_ids, pa.string()),
         "status": _named(tensors["status"], statuses),
         "label_name": _named(tensors["label"], classes),
         "predicted_name": _named(tensors["predicted"], classes),
-        "mask_source": _named(np.zeros(count, np.int64), [mask_source]),
+        "problem": pa.array([text or None for text in problems], pa.string()),
+        "mask_source": _named(tensors["mask_source"], mask_sources),
     }
     for column in columns:
         if column.name not in arrays:

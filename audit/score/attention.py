@@ -22,7 +22,9 @@ HISTOGRAM_BINS = 256
 
 
 def object_share(positive: Tensor, grid_mask: Tensor, weight: Tensor) -> Tensor:
-    """The share of a map's positive mass on the object.
+    """The share of a map's positive mass on the object, where all pixels are known.
+
+    :meth:`audit.score.masks.CellMasks.shares` gives it for several masks at once.
 
     Args:
         positive: ``L ≥ 0``, N×h×w.
@@ -45,22 +47,24 @@ def object_share(positive: Tensor, grid_mask: Tensor, weight: Tensor) -> Tensor:
     return _ratio((mass * grid_mask).sum(dim=(1, 2)), mass.sum(dim=(1, 2)))
 
 
-def share_ceiling(grid_mask: Tensor, weight: Tensor) -> Tensor:
+def share_ceiling(grid_mask: Tensor, weight: Tensor, known: Tensor | None = None) -> Tensor:
     """The share that a map equal to the object itself reaches on this grid.
 
     Args:
         grid_mask: ``m``, N×h×w.
         weight: ``u``, h×w.
+        known: The share of each cell that is object or background, N×h×w; ``None`` for all.
 
     Returns:
-        ``R* = Σ u·m² / Σ u·m``, N; NaN for an empty mask.
+        ``R* = Σ u·m² / Σ u·m`` (the lower sum over what is known), N; NaN for an empty mask.
 
     Example:
         >>> share_ceiling(torch.tensor([[[1.0, 0.5]]]), torch.ones(1, 2))
         tensor([0.8333])
     """
     mass = grid_mask * weight
-    return _ratio((mass * grid_mask).sum(dim=(1, 2)), mass.sum(dim=(1, 2)))
+    total = mass if known is None else mass * known
+    return _ratio((mass * grid_mask).sum(dim=(1, 2)), total.sum(dim=(1, 2)))
 
 
 def background_lift(share: Tensor, area: Tensor) -> Tensor:
@@ -112,16 +116,20 @@ def pointing_tolerance(image_side: int) -> int:
     return 1 if image_side <= 64 else round(15 * image_side / 224)
 
 
-def pointing_hit(upsampled: Tensor, mask: Tensor, tolerance: int) -> Tensor:
+def pointing_hit(
+    upsampled: Tensor, mask: Tensor, tolerance: int, known: Tensor | None = None
+) -> Tensor:
     """Whether the map's peak lies on the object or within a few pixels of it.
 
     Args:
         upsampled: N×H×W.
         mask: bool, N×H×W.
         tolerance: Radius of the disc around the peak, in pixels.
+        known: bool, N×H×W; a peak elsewhere is no miss. ``None`` for all.
 
     Returns:
-        In [0, 1], N: the fraction of tied peaks that hit.
+        In [0, 1], N: the fraction of tied peaks that hit; NaN where every peak is on unknown
+        pixels, out of the object's reach.
 
     Source:
         The pointing game, Zhang et al. 2018, section 4.1.
@@ -133,16 +141,20 @@ def pointing_hit(upsampled: Tensor, mask: Tensor, tolerance: int) -> Tensor:
     """
     top = upsampled.amax(dim=(1, 2), keepdim=True)
     peaks = upsampled >= top - TIED * top.abs()
-    hits = (peaks & _grow(mask, tolerance)).sum(dim=(1, 2))
+    near = _grow(mask, tolerance)
+    hits = (peaks & near).sum(dim=(1, 2))
+    if known is not None:
+        peaks = peaks & (known | near)
     return _ratio(hits.to(upsampled.dtype), peaks.sum(dim=(1, 2)).to(upsampled.dtype))
 
 
-def rank_accuracy(upsampled: Tensor, mask: Tensor) -> Tensor:
-    """The share of the |M| highest pixels that lie on the object.
+def rank_accuracy(upsampled: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
+    """The share of the |M| highest known pixels that lie on the object.
 
     Args:
-        upsampled: N×H×W.
+        upsampled: N×H×W, not negative.
         mask: bool, N×H×W.
+        known: bool, N×H×W; other pixels take no part. ``None`` for all.
 
     Returns:
         In [0, 1], N; under ties the expected value; NaN for an empty mask.
@@ -155,11 +167,13 @@ def rank_accuracy(upsampled: Tensor, mask: Tensor) -> Tensor:
         >>> rank_accuracy(up, torch.tensor([[[True, True, False, False]]]))
         tensor([0.7500])
     """
+    if known is not None:
+        upsampled = torch.where(known, upsampled, -upsampled.amax(dim=(1, 2), keepdim=True) - 1)
     values, inside = upsampled.flatten(1), mask.flatten(1)
     size = inside.sum(dim=1)
     ordered = values.sort(dim=1, descending=True).values
     threshold = ordered.gather(1, (size - 1).clamp_min(0)[:, None])
-    apart = TIED * values.abs().amax(dim=1, keepdim=True)
+    apart = TIED * values.amax(dim=1, keepdim=True)
     above = values > threshold + apart
     tied = ~above & (values >= threshold - apart)
     certain = (above & inside).sum(dim=1)
@@ -168,12 +182,13 @@ def rank_accuracy(upsampled: Tensor, mask: Tensor) -> Tensor:
     return _ratio(certain + open_places * chance, size.float())
 
 
-def iou_at_half(upsampled: Tensor, mask: Tensor) -> Tensor:
+def iou_at_half(upsampled: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
     """Overlap of the object with the pixels at or above half the map's maximum.
 
     Args:
         upsampled: N×H×W, not negative.
         mask: bool, N×H×W.
+        known: bool, N×H×W; other pixels take no part. ``None`` for all.
 
     Returns:
         Intersection over union in [0, 1], N; NaN for a map without mass.
@@ -187,6 +202,8 @@ def iou_at_half(upsampled: Tensor, mask: Tensor) -> Tensor:
     """
     peak = upsampled.amax(dim=(1, 2), keepdim=True)
     lit = upsampled >= (0.5 - TIED) * peak
+    if known is not None:
+        lit = lit & known
     overlap = _ratio(
         (lit & mask).sum(dim=(1, 2)).to(upsampled.dtype),
         (lit | mask).sum(dim=(1, 2)).to(upsampled.dtype),
@@ -217,20 +234,24 @@ def focus(positive: Tensor) -> tuple[Tensor, Tensor]:
     return entropy / torch.tensor(float(flat.shape[1])).log().to(flat.device), entropy.exp()
 
 
-def pixel_histogram(upsampled: Tensor, mask: Tensor, use: Tensor) -> Tensor:
+def pixel_histogram(
+    upsampled: Tensor, mask: Tensor, use: Tensor, known: Tensor | None = None
+) -> Tensor:
     """How many object and background pixels each level of the normalised map holds.
 
     Args:
         upsampled: N×H×W, not negative.
         mask: bool, N×H×W.
         use: bool, N; other samples are left out.
+        known: bool, N×H×W; other pixels are left out. ``None`` for all.
 
     Returns:
         int64, 2×256: background and object counts by ``floor(256·L/max L)``.
     """
     peak = upsampled.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(upsampled.dtype).tiny)
     level = (upsampled / peak * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1)
-    place = (level + HISTOGRAM_BINS * mask.long())[use]
+    place = level + HISTOGRAM_BINS * mask.long()
+    place = place[use] if known is None else place[use[:, None, None] & known]
     return torch.bincount(place.flatten(), minlength=2 * HISTOGRAM_BINS).view(2, HISTOGRAM_BINS)
 
 

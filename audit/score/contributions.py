@@ -14,6 +14,8 @@ from torch.func import functional_call, jvp, vmap
 # Rare operations are batched one by one, which torch would tell at every call.
 torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
 
+_REGIONS = ("object", "near", "far")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contributions:
@@ -23,6 +25,7 @@ class Contributions:
         object: From cells on the object.
         near: From background within one cell of it.
         far: From the rest of the background.
+        unknown: From what is neither known to be object nor background.
         bias: From the head's biases.
         residual: What a head that is not piecewise linear leaves unexplained.
     """
@@ -30,6 +33,7 @@ class Contributions:
     object: Tensor
     near: Tensor
     far: Tensor
+    unknown: Tensor
     bias: Tensor
     residual: Tensor
 
@@ -46,21 +50,27 @@ def load_forward_mode() -> None:
         jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
 
-def regions(grid_mask: Tensor) -> Tensor:
-    """Object, near and far as weights of the cells that sum to 1.
+def regions(grid_mask: Tensor, grid_unknown: Tensor | None = None) -> Tensor:
+    """Object, near and far (and unknown) as weights of the cells that sum to 1.
 
     Args:
-        grid_mask: ``m``, N×h×w in [0, 1].
+        grid_mask: ``m``, N×h×w (or N×V×h×w) in [0, 1].
+        grid_unknown: Likewise the share that counts on no side; ``None`` for nothing.
 
     Returns:
-        3×N×h×w. Near is what a 3×3 maximum of the mask adds to it.
+        3×N×h×w (or 3×N×V×h×w), or 4×… where ``grid_unknown`` is given. Near is what a 3×3
+        maximum of the mask adds to it.
 
     Example:
         >>> regions(torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]))[:, 0, 0].tolist()
         [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
     """
-    grown = F.max_pool2d(grid_mask[:, None], kernel_size=3, stride=1, padding=1)[:, 0]
-    return torch.stack([grid_mask, grown - grid_mask, 1 - grown])
+    grown = F.max_pool2d(grid_mask, kernel_size=3, stride=1, padding=1)
+    if grid_unknown is None:
+        return torch.stack([grid_mask, grown - grid_mask, 1 - grown])
+    background = (1 - grid_mask - grid_unknown).clamp_min(0)
+    near = torch.minimum(grown - grid_mask, background)
+    return torch.stack([grid_mask, near, background - near, grid_unknown])
 
 
 def contributions(
@@ -84,7 +94,7 @@ def contributions(
         head: Features, and whatever else it reads, to logits, in evaluation mode.
         features: ``A``, N×C×h×w.
         logits: ``head(A, *rest)``, N×K.
-        cell_weights: Of the regions object, near and far, 3×N×h×w.
+        cell_weights: Of the regions object, near and far (and unknown), 3×N×h×w (or 4×N×h×w).
         biases: For each parameter that the head adds, what it adds, by name.
         rest: What the head reads beside the features; what it supplies is in ``residual``.
 
@@ -108,15 +118,52 @@ def contributions(
         return jvp(lambda a: head(a, *rest), (features,), (tangent,))[1]
 
     parts = vmap(along)(cell_weights[:, :, None] * features)
+    if len(parts) == len(_REGIONS):
+        parts = torch.cat([parts, torch.zeros_like(parts[:1])])
     bias = _bias_contribution(head, features, logits, biases, rest)
     parts, bias, centred = centre(parts), centre(bias), centre(logits)
     return Contributions(
         object=parts[0],
         near=parts[1],
         far=parts[2],
+        unknown=parts[3],
         bias=bias,
         residual=centred - parts.sum(dim=0) - bias,
     )
+
+
+def cell_contributions(
+    head: nn.Module, features: Tensor, targets: Tensor, rest: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """What each cell supplies to the centred logit of one class.
+
+    Sums over the cells of a region equal :func:`contributions` of that region, so that any number
+    of masks costs one product.
+
+    Args:
+        head: As in :func:`contributions`.
+        features: ``A``, N×C×h×w.
+        targets: The classes, int64, N.
+        rest: What the head reads beside the features.
+
+    Returns:
+        ``Σ_c A_c · ∂(z_t − mean z)/∂A_c``, N×h×w, signed.
+
+    Source:
+        HiResCAM, Draelos and Carin 2020, equation 5, of the centred logit.
+
+    Example:
+        >>> head = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+        >>> head[1].weight.data = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+        >>> cell_contributions(head, torch.tensor([[[[3.0, 5.0]]]]), torch.tensor([0])).tolist()
+        [[[1.5, 2.5]]]
+    """
+    leaf = features.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = head(leaf, *rest)
+        total = centre(logits).gather(1, targets[:, None]).sum()
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return (features * gradient).sum(dim=1)
 
 
 def centre(logits: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def transplant_rate(
     Args:
         head: Features to logits.
         features: ``A``, N×C×h×w.
-        cell_weights: Of the regions object, near and far, 3×N×h×w.
+        cell_weights: Of the regions object, near and far, 3×N×h×w (more are not read).
         labels: int64, N; -1 where unknown.
         donors: The donors.
         chosen: Positions among the donors, N×P.
@@ -96,12 +96,14 @@ def transplant_rate(
         Share of the P composites that are predicted as the sample's label, in [0, 1], N; NaN
         where the label is unknown, the sample has no background, or no other class has donors.
     """
-    own_object, near, far = cell_weights
+    near, far = cell_weights[1], cell_weights[2]
+    # What is unknown may be object, so it goes with it.
+    not_background = 1 - near - far
     # An object that reaches nearly everywhere leaves no far background: take what there is.
     source = torch.where(far.sum(dim=(1, 2), keepdim=True) > 0.5, far, near + far)
     amount = source.sum(dim=(1, 2))
     mean = torch.einsum("nchw,nhw->nc", features, source) / amount.clamp_min(1e-6)[:, None]
-    emptied = features + own_object[:, None] * (mean[:, :, None, None] - features)
+    emptied = features + not_background[:, None] * (mean[:, :, None, None] - features)
     hits = torch.zeros(len(features), device=features.device)
     for partner in chosen.unbind(dim=1):
         mask = donors.grid_mask[partner][:, None]

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from audit.run.rows import Column
 from audit.tables.bootstrap import bca_interval
+from audit.tables.correlation import rank_correlation
 
 # Scores that are summed up for each class.
 SCORES = (
@@ -34,6 +35,14 @@ _NUMBERS = {
     "_p10": "10th percentile",
     "_p90": "90th percentile",
 }
+# Scores that a sample has with its mask's border moved too; their means are `…_mask_low`, `…_high`.
+MOVED_SCORES = ("background_share", "kappa", "object_logit", "near_logit", "far_logit")
+# Scores that are summed up over confident masks too.
+CONFIDENT_SCORES = ("transplant_rate", "background_share", "kappa", "object_logit", "far_logit")
+# An estimated mask is confident from this expected overlap (IoU) with the object on.
+CONFIDENT_MASK = 0.6
+# A class with fewer scored samples says nothing about score and area.
+_LEAST_FOR_AREA = 10
 _F64 = pa.float64()
 
 CLASS_COLUMNS: tuple[Column, ...] = (
@@ -61,6 +70,26 @@ CLASS_COLUMNS: tuple[Column, ...] = (
         for score in SCORES
         for suffix, meaning in _NUMBERS.items()
     ),
+    *(
+        Column(name=f"{score}_mask_{end}", type=_F64, range=f"as {score}",
+               meaning=f"Mean of the samples' {score}_{end}: with the masks' borders moved.",
+               null_when="no sample has this score")
+        for score in MOVED_SCORES
+        for end in ("low", "high")
+    ),
+    Column(name="n_confident", type=pa.int64(), range="≥ 0",
+           meaning="Scored samples with a mask to trust: the dataset's own, or an estimated one "
+           f"with mask_confidence of at least {CONFIDENT_MASK}."),
+    *(
+        Column(name=f"{score}_confident", type=_F64, range=f"as {score}",
+               meaning=f"Mean of {score} over these samples.",
+               null_when="none of them has this score")
+        for score in CONFIDENT_SCORES
+    ),
+    Column(name="area_correlation", type=_F64, range="[−1, 1]",
+           meaning="Rank correlation over samples of background_share with object_area; far from "
+           "0, the share tells of the object's size as well.",
+           null_when=f"fewer than {_LEAST_FOR_AREA} scored samples, or one is constant"),
 )  # fmt: skip
 
 CONFUSION_COLUMNS: tuple[Column, ...] = (
@@ -136,7 +165,36 @@ def _summary(group: pd.DataFrame, rng: np.random.Generator) -> dict[str, object]
     for score in SCORES:
         values = group[score].dropna().to_numpy(np.float64)
         summary |= {f"{score}{suffix}": value for suffix, value in _numbers(values, rng).items()}
-    return summary
+    return summary | _doubt(group)
+
+
+def confident(samples: pd.DataFrame) -> pd.Series:
+    """Which scored samples have a mask to trust."""
+    trusted = (samples["mask_source"] == "dataset") | (samples["mask_confidence"] >= CONFIDENT_MASK)
+    return trusted & samples["background_share"].notna()
+
+
+def area_correlation(samples: pd.DataFrame) -> float | None:
+    """How far the background share goes with the object's size; ``None`` if that is unknown."""
+    scored = samples[samples["background_share"].notna()]
+    if len(scored) < _LEAST_FOR_AREA:
+        return None
+    return _or_none(rank_correlation(scored["background_share"], scored["object_area"]))
+
+
+def _doubt(group: pd.DataFrame) -> dict[str, object]:
+    """What the numbers would be under other masks."""
+    trusted = group[confident(group)]
+    return {
+        **{
+            f"{score}_mask_{end}": _or_none(group[f"{score}_{end}"].mean())
+            for score in MOVED_SCORES
+            for end in ("low", "high")
+        },
+        "n_confident": len(trusted),
+        **{f"{score}_confident": _or_none(trusted[score].mean()) for score in CONFIDENT_SCORES},
+        "area_correlation": area_correlation(group),
+    }
 
 
 def _numbers(

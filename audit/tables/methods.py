@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from audit.run.rows import FAITHFULNESS_COLUMNS, Column
+from audit.tables.correlation import rank_correlation
 
 _F64 = pa.float64()
 _SCORES = (
@@ -81,7 +81,7 @@ def _method_row(
     row: dict[str, str | int | float] = {
         "method": name,
         "n": int(samples[f"{prefix}background_share"].notna().sum()),
-        "share_correlation": _spearman(
+        "share_correlation": rank_correlation(
             samples[f"{prefix}background_share"], samples[f"{first}background_share"]
         ),
         "map_correlation": _map_correlation(samples[f"{prefix}map"], samples[f"{first}map"]),
@@ -130,14 +130,6 @@ def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[Column]) -> p
         for column in columns
     ]
     return pa.table(arrays, schema=pa.schema([(c.name, c.type) for c in columns]))
-
-
-def _spearman(first: pd.Series, second: pd.Series) -> float:
-    both = first.notna() & second.notna()
-    if both.sum() < 3:
-        return np.nan
-    ranks = [rankdata(values[both]) for values in (first, second)]
-    return _correlation(np.stack([ranks[0]]), np.stack([ranks[1]]))
 
 
 def _map_correlation(first: pd.Series, second: pd.Series) -> float:

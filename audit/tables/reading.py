@@ -45,6 +45,11 @@ class AuditRun:
         return _read_table(self.path / "confusion.parquet")
 
     @cached_property
+    def masks(self) -> pd.DataFrame:
+        """One row a family of object masks: how far the numbers depend on it."""
+        return _read_table(self.path / "masks.parquet")
+
+    @cached_property
     def methods(self) -> pd.DataFrame:
         """One row a method, of a run with several or with ``--faithfulness``."""
         return self._optional("methods", "--method a,b or --faithfulness")

@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from audit.tables.classes import area_correlation, confident
+
+# An object over more of the image's border than this is cut off by it, or is background.
+_MUCH_OF_BORDER = 0.25
 # The score that ranks classes by how much they rely on background. Shares of a map depend on the
 # grid and on the mask; moving the background under other objects asks what it does.
 RANKED_BY = "transplant_rate"
@@ -43,12 +47,21 @@ def summarise_split(
     return {
         "samples": len(samples),
         "statuses": count_statuses(sidecars),
+        "problems": first_problems(sidecars),
         "accuracy": _mean(samples["correct"].dropna().astype(float)),
         "accuracy_macro": _mean(classes["accuracy"]),
         "background_share": _mean(samples["background_share"]),
+        "background_share_mask_low": _mean(samples["background_share_low"]),
+        "background_share_mask_high": _mean(samples["background_share_high"]),
         "transplant_rate": _mean(samples["transplant_rate"]),
         "kappa": _mean(samples["kappa"]),
         "mask_confidence": _mean(samples["mask_confidence"]),
+        "mask_confident": int(confident(samples).sum()),
+        "mask_sources": samples["mask_source"].value_counts().loc[lambda n: n > 0].to_dict(),
+        "object_area": _mean(samples["object_area"]),
+        "unknown_area": _mean(samples["unknown_area"]),
+        "border_touch": _mean((samples["border_touch"] > _MUCH_OF_BORDER).astype(float)),
+        "area_correlation": area_correlation(samples),
         "pixel_average_precision": pixel_average_precision(histogram),
     }
 
@@ -60,6 +73,11 @@ def count_statuses(sidecars: list[dict[str, Any]]) -> dict[str, int]:
         for status, count in sidecar["statuses"].items():
             statuses[status] = statuses.get(status, 0) + count
     return statuses
+
+
+def first_problems(sidecars: list[dict[str, Any]], most: int = 5) -> list[str]:
+    """The first problems with images, masks and labels, in words."""
+    return [text for sidecar in sidecars for text in sidecar["problems"]][:most]
 
 
 def pixel_average_precision(histogram: np.ndarray[Any, Any]) -> float | None:

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from audit.data import LimitedSplit, MaskFiles, iterate, open_split
-from audit.data.decode import UnreadableImage, decode_mask, decode_rgb
+from audit.data.decode import UnreadableImage, decode_rgb
 from audit.data.demo import open_demo
+from audit.data.maskvalues import decode_mask
 from audit.errors import DataError
 from tests.conftest import CIFAR10
 from tests.data.making import hub_parquet, image_folder, png
@@ -122,7 +123,7 @@ def test_folder_samples_that_cannot_be_used_get_a_status(tmp_path: Path) -> None
     (tmp_path / "m" / "a" / "004.png").write_bytes(png(0, (32, 31)))
     split = open_split(f"folder:{tmp_path}/i", masks=MaskFiles(root=tmp_path / "m"))
     assert split.__getitems__(range(5)).status == [
-        "ok", "unreadable", "mask_missing", "mask_missing", "mask_mismatch",
+        "ok", "unreadable", "mask_missing", "mask_unreadable", "mask_mismatch",
     ]  # fmt: skip
 
 
@@ -224,8 +225,8 @@ def test_masks_of_every_usual_kind() -> None:
         "rgb": Image.fromarray(np.repeat(shape[..., None] * 255, 3, axis=2)),
     }
     for name, image in kinds.items():
-        torch.testing.assert_close(decode_mask(encoded(image, "PNG")), expected, msg=name)
-    assert decode_mask(encoded(Image.new("L", (4, 4)), "PNG")).sum() == 0
+        torch.testing.assert_close(decode_mask(encoded(image, "PNG")).object, expected, msg=name)
+    assert decode_mask(encoded(Image.new("L", (4, 4)), "PNG")).object.sum() == 0
 
 
 def test_no_flipped_bit_ends_the_process() -> None:

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.stats import rankdata
 
 from audit.data import MaskFiles, open_split
 from audit.data.demo import open_demo
-from audit.masks import agreement, enlarge, estimate_masks
-from audit.masks.barrier import barrier_saliency
-from audit.masks.colour import rgb_to_lab
+from audit.masks import PLANES, MaskEstimate, agreement, enlarge, estimate_masks, soft_masks
 from tests.conftest import real_data
+
+DEFAULT, COMPONENT = PLANES.index("default"), PLANES.index("component")
 
 
 def blob(size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,87 +24,158 @@ def blob(size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     return image.to(torch.uint8), disc
 
 
-def overlap(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one & other).sum() / (one | other).sum())
+def framed_blob(depth: int) -> torch.Tensor:
+    """The disc in a blue frame."""
+    framed = torch.empty(3, 32, 32, dtype=torch.uint8)
+    framed[:] = torch.tensor([30, 60, 230], dtype=torch.uint8)[:, None, None]
+    inner = slice(depth, 32 - depth)
+    framed[:, inner, inner] = blob()[0][:, inner, inner]
+    return framed
+
+
+def overlap(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    shared = (one & other).flatten(-2).sum(dim=-1)
+    return shared / (one | other).flatten(-2).sum(dim=-1).clamp_min(1)
+
+
+def same(one: MaskEstimate, other: MaskEstimate) -> bool:
+    return torch.equal(one.planes, other.planes) and torch.equal(one.confidence, other.confidence)
 
 
 @pytest.mark.parametrize("size", [32, 64, 224])
 def test_finds_a_plain_object_at_any_size(size: int) -> None:
     image, disc = blob(size)
     estimate = estimate_masks(image[None])
-    mask = enlarge(estimate.variants[:, 0], (size, size))[0].bool()
+    mask = enlarge(estimate.planes[:, DEFAULT], (size, size))[0].bool()
     assert overlap(mask, disc) > 0.85
-    assert estimate.confidence.item() > 0.8
+    assert estimate.confidence.item() > 0.6
 
 
-def test_is_better_than_an_ellipse_on_real_crops() -> None:
-    root = real_data("coco-crops")
-    split = open_split(f"folder:{root}/images", masks=MaskFiles(root=root / "masks"), image_size=32)
-    batch = split.__getitems__(range(len(split)))
-    assert batch.object_mask is not None
-    truth = batch.object_mask >= 0.5
-    variants = estimate_masks(batch.images).variants
-    shared = (variants[:, 0] & truth).sum(dim=(1, 2))
-    iou = shared / (variants[:, 0] | truth).sum(dim=(1, 2)).clamp_min(1)
-    assert iou.mean() >= 0.52
-
-
-def test_does_not_depend_on_the_batch() -> None:
-    images = open_demo("test").images[:24]
+@pytest.mark.parametrize("batch", [3, 7, 16, 64, 65])
+def test_does_not_depend_on_the_batch(batch: int) -> None:
+    images = torch.cat([open_demo("test").images[:68], blob()[0][None], framed_blob(2)[None]])
     together = estimate_masks(images)
-    alone = torch.cat([estimate_masks(images[n : n + 1]).variants for n in range(24)])
-    assert torch.equal(together.variants, alone)
-    assert torch.equal(together.variants, estimate_masks(images).variants)
+    parts = [estimate_masks(part) for part in images.split(batch)]
+    assert torch.equal(together.planes, torch.cat([part.planes for part in parts]))
+    assert torch.equal(together.confidence, torch.cat([part.confidence for part in parts]))
+
+
+def test_an_image_alone_gives_the_same() -> None:
+    images = open_demo("test").images[:10]
+    together, alone = estimate_masks(images), estimate_masks(images[7:8])
+    assert torch.equal(together.planes[7:8], alone.planes)
+    assert torch.equal(together.confidence[7:8], alone.confidence)
+
+
+def test_does_not_depend_on_the_number_of_threads() -> None:
+    images = open_demo("test").images[:64]
+    two = estimate_masks(images)
+    torch.set_num_threads(1)
+    try:
+        assert same(two, estimate_masks(images))
+    finally:
+        torch.set_num_threads(2)
+
+
+def test_another_size_of_the_same_picture_gives_nearly_the_same_mask() -> None:
+    image, _ = blob(224)
+    small = torch.nn.functional.interpolate(image[None].float(), (64, 64), mode="area").byte()
+    masks = [estimate_masks(x).planes[:, DEFAULT] for x in (image[None], small)]
+    assert overlap(masks[0], masks[1]) > 0.95
+
+
+def test_an_empty_batch_gives_an_empty_estimate() -> None:
+    estimate = estimate_masks(torch.zeros(0, 3, 32, 32, dtype=torch.uint8))
+    assert estimate.planes.shape == (0, len(PLANES), 32, 32)
+    assert estimate.confidence.shape == (0,)
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_constant_image_gives_a_mask_and_finite_confidence(value: int) -> None:
+def test_a_constant_image_is_not_trusted(value: int) -> None:
     estimate = estimate_masks(torch.full((2, 3, 32, 32), value, dtype=torch.uint8))
-    assert torch.isfinite(estimate.confidence).all()
+    assert (estimate.confidence < 1e-3).all()
 
 
-def test_lab_equals_opencv() -> None:
+def test_a_constant_picture_in_bars_is_not_trusted() -> None:
+    image = torch.full((1, 3, 32, 32), 128, dtype=torch.uint8)
+    image[..., :6, :] = image[..., -6:, :] = 0
+    assert estimate_masks(image).confidence.item() < 1e-3
+
+
+def test_noise_on_a_constant_is_hardly_trusted() -> None:
     torch.manual_seed(0)
-    rgb = torch.rand(1, 3, 16, 16)
-    theirs = cv2.cvtColor(rgb[0].permute(1, 2, 0).numpy(), cv2.COLOR_RGB2LAB)
-    ours = rgb_to_lab(rgb)[0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(ours, theirs, atol=0.5)  # OpenCV interpolates a table
+    noise = (128 + 2 * torch.randn(8, 3, 32, 32)).round().to(torch.uint8)
+    assert (estimate_masks(noise).confidence < 0.2).all()
 
 
-def slow_barrier(image: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    """One sweep down, up, right and left, pixel by pixel, for one channel."""
-    height, width = image.shape
-    distance = np.full((height, width), np.inf)
-    distance[[0, -1], :] = distance[:, [0, -1]] = 0
-    high, low = image.copy(), image.copy()
-
-    def visit(y: int, x: int, v: int, u: int) -> None:
-        highest, lowest = max(high[v, u], image[y, x]), min(low[v, u], image[y, x])
-        if highest - lowest < distance[y, x]:
-            distance[y, x], high[y, x], low[y, x] = highest - lowest, highest, lowest
-
-    for y in range(1, height):
-        for x in range(width):
-            visit(y, x, y - 1, x)
-    for y in range(height - 2, -1, -1):
-        for x in range(width):
-            visit(y, x, y + 1, x)
-    for x in range(1, width):
-        for y in range(height):
-            visit(y, x, y, x - 1)
-    for x in range(width - 2, -1, -1):
-        for y in range(height):
-            visit(y, x, y, x + 1)
-    return distance
-
-
-def test_barrier_equals_a_slow_sweep() -> None:
+@pytest.mark.parametrize("size", [(8, 8), (1, 40), (40, 1), (1, 1), (2, 3), (5, 500)])
+def test_tiny_and_thin_images_give_masks(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    images = torch.rand(3, 2, 9, 13, dtype=torch.float64)
-    ours = barrier_saliency(images)
-    for n in range(3):
-        expected = np.mean([slow_barrier(images[n, c].numpy()) for c in range(2)], axis=0)
-        np.testing.assert_allclose(ours[n].numpy(), expected / expected.max(), atol=1e-12)
+    estimate = estimate_masks(torch.randint(0, 256, (3, 3, *size), dtype=torch.uint8))
+    assert estimate.planes.shape == (3, len(PLANES), 32, 32)
+    assert ((estimate.confidence >= 0) & (estimate.confidence <= 1)).all()
+    assert (estimate.confidence < 0.6).all()
+
+
+def test_a_grey_picture_is_segmented_by_its_lightness() -> None:
+    image, disc = blob()
+    grey = image[1:2].expand(3, -1, -1)
+    estimate = estimate_masks(grey[None])
+    assert overlap(estimate.planes[0, DEFAULT], disc) > 0.8
+    assert estimate.confidence.item() > 0.5
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (128, 128, 128), (30, 60, 230)])
+def test_bars_change_nothing_within_and_hold_no_object(colour: tuple[int, int, int]) -> None:
+    image, disc = blob(64)
+    content = image[:, 12:52]
+    barred = torch.empty(3, 64, 64, dtype=torch.uint8)
+    barred[:] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
+    barred[:, 12:52] = content
+    estimate, alone = estimate_masks(barred[None]), estimate_masks(content[None])
+    torch.testing.assert_close(estimate.confidence, alone.confidence, atol=1e-3, rtol=0)
+    assert not estimate.planes[..., :6, :].any()
+    assert not estimate.planes[..., 26:, :].any()
+    expected = enlarge(alone.planes[:, DEFAULT], (20, 32)).bool()
+    assert overlap(estimate.planes[:, DEFAULT, 6:26], expected) > 0.95
+    assert (
+        overlap(enlarge(estimate.planes[:, DEFAULT], (64, 64)).bool()[0, 12:52], disc[12:52]) > 0.8
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_frame_is_no_object(depth: int) -> None:
+    _, disc = blob()
+    estimate = estimate_masks(framed_blob(depth)[None])
+    outside = torch.ones(32, 32).bool()
+    outside[depth:-depth, depth:-depth] = False
+    assert not (estimate.planes & outside).any()
+    assert overlap(estimate.planes[0, DEFAULT], disc & ~outside) > 0.8
+
+
+def test_a_product_on_white_is_found_on_its_white() -> None:
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    product = (y - 32) ** 2 / 300 + (x - 32) ** 2 / 600 < 1
+    image = torch.full((3, 64, 64), 255, dtype=torch.uint8)
+    image[:, product] = torch.tensor([[180], [30], [30]], dtype=torch.uint8)
+    estimate = estimate_masks(image[None])
+    assert overlap(enlarge(estimate.planes[:, DEFAULT], (64, 64)).bool()[0], product) > 0.9
+
+
+def test_component_is_part_of_the_default() -> None:
+    planes = estimate_masks(open_demo("test").images[:64]).planes
+    assert not (planes[:, COMPONENT] & ~planes[:, DEFAULT]).any()
+
+
+def test_soft_masks_rise_with_the_votes() -> None:
+    votes = len(PLANES) - 2
+    planes = torch.zeros(1, len(PLANES), 1, votes + 1).bool()
+    for number in range(votes):
+        planes[0, 2 + number, 0, number + 1 :] = True
+    soft = soft_masks(planes)
+    assert soft.dtype == torch.float32
+    assert soft.shape == (1, 1, votes + 1)
+    assert (soft.diff(dim=-1) > 0).all()
 
 
 def test_agreement_by_hand() -> None:
@@ -113,3 +184,46 @@ def test_agreement_by_hand() -> None:
     assert agreement(torch.cat([full, half, full], dim=1)).item() == pytest.approx(0.75)
     assert agreement(torch.cat([empty, empty], dim=1)).item() == 1.0
     assert agreement(torch.cat([empty, full], dim=1)).item() == 0.0
+
+
+def test_enlarge_keeps_soft_masks_soft() -> None:
+    soft = torch.rand(2, 32, 32)
+    large = enlarge(soft, (64, 48))
+    assert large.shape == (2, 64, 48)
+    assert 0.3 < large.mean() < 0.7
+    assert len(large.unique()) > 100
+    assert set(enlarge(soft > 0.5, (64, 48)).unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("size", [32, 224])
+def test_quality_on_real_crops(size: int) -> None:
+    """Figures with margins of about one standard error, on photos that chose no parameter."""
+    root = real_data("coco-crops")
+    masks = MaskFiles(root=root / "masks")
+    split = open_split(f"folder:{root}/images", masks=masks, image_size=size)
+    batch = split.__getitems__(range(len(split)))
+    assert batch.object_mask is not None
+    truth = batch.object_mask >= 0.5
+    estimate = estimate_masks(batch.images)
+    iou = overlap(enlarge(estimate.planes[:, DEFAULT], (size, size)).bool(), truth)
+    assert iou.mean() >= 0.52
+    assert (iou < 0.3).float().mean() <= 0.18
+    assert abs(iou.mean() - estimate.confidence.mean()) <= 0.1
+    assert ranking(estimate.confidence, iou >= 0.3) >= 0.65
+    soft = enlarge(soft_masks(estimate.planes), (size, size))
+    assert calibration_gap(soft, truth) <= 0.1
+
+
+def ranking(score: torch.Tensor, good: torch.Tensor) -> float:
+    """Area under the ROC curve."""
+    ranks = rankdata(score.numpy())
+    count = int(good.sum())
+    total = ranks[good.numpy()].sum() - count * (count + 1) / 2
+    return float(total / (count * (len(good) - count)))
+
+
+def calibration_gap(soft: torch.Tensor, truth: torch.Tensor) -> float:
+    """Largest difference of promise and share in five bins that hold a fiftieth of the pixels."""
+    which = (soft * 5).long().clamp_max(4)
+    bins = [which == number for number in range(5) if (which == number).float().mean() > 0.02]
+    return max(float(np.abs(soft[b].mean() - truth[b].float().mean())) for b in bins)

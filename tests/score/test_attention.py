@@ -142,3 +142,22 @@ def test_pixel_average_precision_equals_scikit_learn() -> None:
     use = [0, 1, 3]
     expected = average_precision_score(mask[use].flatten(), level[use].flatten())
     assert pixel_average_precision(histogram.numpy()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_unknown_pixels_take_no_part_by_hand() -> None:
+    def row(*values: float) -> Tensor:
+        return torch.tensor([[values]])
+
+    up, known = row(4.0, 3.0, 1.0, 0.0), row(0, 1, 1, 1).bool()
+    mask = row(0, 1, 0, 0).bool()
+    assert attention.iou_at_half(up, mask).item() == pytest.approx(1 / 2)
+    assert attention.iou_at_half(up, mask, known).item() == 1
+    assert attention.rank_accuracy(up, mask).item() == 0
+    assert attention.rank_accuracy(up, mask, known).item() == 1
+    far = row(0, 0, 1, 0).bool()
+    assert attention.pointing_hit(up, far, 1).item() == 0
+    assert attention.pointing_hit(up, far, 1, known).isnan().item()  # the peak is unknown
+    assert attention.pointing_hit(up, far, 2, known).item() == 1  # the object is within reach
+    counts = attention.pixel_histogram(up, mask, torch.tensor([True]), known)
+    assert counts.sum() == 3
+    assert counts[1].nonzero().flatten().tolist() == [192]

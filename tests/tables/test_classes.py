@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audit.tables.classes import SCORES, count_confusions, summarise_classes
+from audit.tables.classes import MOVED_SCORES, SCORES, count_confusions, summarise_classes
 from audit.tables.totals import rank_classes
 
 
@@ -18,10 +18,15 @@ def some_samples() -> pd.DataFrame:
             "correct": pd.array([True, False, True, True, None, None], "boolean"),
             "background_pred": pd.array([0, 1, None, 0, None, 0], "Int32"),
             "object_pred": pd.array([0, 0, None, 1, None, 0], "Int32"),
+            "mask_source": ["dataset", "estimated", "dataset", "box", "dataset", "dataset"],
+            "object_area": [0.5] * 6,
         }
     )
     for score in SCORES:
         rows[score] = np.array([0.1, 0.3, np.nan, 0.5, np.nan, 0.9], np.float32)
+    for score in MOVED_SCORES:
+        rows[f"{score}_low"] = rows[score] - 0.1
+        rows[f"{score}_high"] = rows[score] + 0.3
     return rows
 
 
@@ -37,8 +42,16 @@ def test_every_class_has_a_row_by_hand() -> None:
     assert a["background_share_low"] <= a["background_share"] <= a["background_share_high"]
     assert (b["n"], b["n_scored"], b["accuracy"]) == (2, 1, 1.0)
     assert np.isnan(b["background_share_low"])
-    assert (c["n"], c["n_scored"]) == (0, 0)
-    assert table.loc[2].drop(["label", "label_name", "n", "n_scored"]).isna().all()
+    assert a["kappa_mask_low"] == pytest.approx(0.1, abs=1e-6)
+    assert a["far_logit_mask_high"] == pytest.approx(0.5, abs=1e-6)
+    # Of the two scored, one mask is the dataset's and one is estimated with little confidence.
+    assert (a["n_confident"], b["n_confident"]) == (1, 0)
+    assert a["kappa_confident"] == pytest.approx(0.1, abs=1e-6)
+    assert np.isnan(b["kappa_confident"])
+    assert np.isnan(a["area_correlation"])
+    assert (c["n"], c["n_scored"], c["n_confident"]) == (0, 0, 0)
+    counts = ["label", "label_name", "n", "n_scored", "n_confident"]
+    assert table.loc[2].drop(counts).isna().all()
 
 
 def test_the_same_seed_gives_the_same_table() -> None:

@@ -1,0 +1,171 @@
+"""Files and objects by path or URI: reading, joining names, digests of many at once."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from audit.errors import DataError
+from audit.files import sha256_of
+
+# What to install for a protocol, where fsspec does not bring it itself.
+_BACKENDS = {
+    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp",
+    "https": "aiohttp", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs", "hf": "huggingface_hub",
+    "sftp": "paramiko", "ssh": "paramiko",
+}  # fmt: skip
+# Digests in flight at once: a million waiting tasks would take a gigabyte.
+_AT_ONCE = 4096
+
+
+def is_uri(place: str) -> bool:
+    """Whether a place is a URI rather than a path.
+
+    Example:
+        >>> is_uri("s3://bucket/cat.jpg"), is_uri("pictures/cat.jpg")
+        (True, False)
+    """
+    return "://" in place
+
+
+def join(base: str, name: str) -> str:
+    """A name relative to a folder, or the name itself where it is complete.
+
+    Args:
+        base: A folder, as path or URI.
+        name: A relative or absolute path, or a URI.
+
+    Returns:
+        The place that is meant.
+
+    Example:
+        >>> join("s3://bucket/data", "cats/1.jpg"), join("data", "/mnt/1.jpg")
+        ('s3://bucket/data/cats/1.jpg', '/mnt/1.jpg')
+    """
+    if is_uri(name):
+        return name
+    if is_uri(base):
+        return f"{base.rstrip('/')}/{name.lstrip('/')}"
+    return os.path.join(base, name)  # noqa: PTH118 - Path would drop surrogates of odd names
+
+
+def shown(name: str) -> str:
+    """A name for messages: absolute paths by their last two parts.
+
+    Example:
+        >>> shown("/home/me/data/masks/1.png"), shown("a/1.png")
+        ('…/masks/1.png', 'a/1.png')
+    """
+    text = as_text(name)
+    if is_uri(text) or not Path(name).is_absolute():
+        return text
+    return "…/" + "/".join(text.split("/")[-2:])
+
+
+def as_text(path: str | Path) -> str:
+    """A path as text; bytes of a name that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def read_bytes(place: str) -> bytes:
+    """Everything in a file or object.
+
+    Args:
+        place: A path, or a URI of any file system that fsspec knows.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OSError: If it cannot be read; a ``FileNotFoundError`` where there is none.
+    """
+    if not is_uri(place):
+        return Path(place).read_bytes()
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(place)
+        return bytes(system.cat_file(path))
+    except OSError:
+        raise
+    except Exception as error:  # each file system has errors of its own
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def reason(error: OSError) -> str:
+    """Why something could not be read, without the path that the error names.
+
+    Example:
+        >>> reason(FileNotFoundError(2, "No such file or directory", "/home/me/x.png"))
+        'No such file or directory'
+    """
+    if isinstance(error, FileNotFoundError):
+        return "No such file or directory"
+    return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def digests(places: Iterable[str]) -> Iterator[str]:
+    """SHA-256 of the content of many places, in order, several read at a time.
+
+    Args:
+        places: Paths and URIs.
+
+    Yields:
+        A digest, or why there is none, for each.
+    """
+    waiting = iter(places)
+    with ThreadPoolExecutor() as pool:
+        while some := list(itertools.islice(waiting, _AT_ONCE)):
+            yield from pool.map(_digest, some)
+
+
+def require_backends(places: Iterable[str]) -> None:
+    """Refuse URIs that no installed file system reads.
+
+    Args:
+        places: Paths and URIs.
+
+    Raises:
+        DataError: If a protocol is unknown, or wants a package that is not installed.
+    """
+    import fsspec
+
+    for protocol in sorted({place.partition("://")[0] for place in places if is_uri(place)}):
+        # Chained ones (simplecache::s3) want every link.
+        for link in protocol.split("::"):
+            try:
+                fsspec.get_filesystem_class(link)
+            except ValueError as error:
+                raise DataError(
+                    f"nothing is known that reads {link}:// addresses",
+                    expected="s3://, gs://, https:// or another protocol of fsspec",
+                    found=f"{protocol}://",
+                ) from error
+            except ImportError as error:
+                package = _BACKENDS.get(link)
+                raise DataError(
+                    f"{link}:// addresses want a package that is not installed",
+                    found=str(error).splitlines()[0],
+                    remedy=f"pip install {package}" if package else None,
+                ) from error
+
+
+def listing(folder: Path) -> str:
+    """What a folder holds, in few words, for messages."""
+    if not folder.is_dir():
+        return "no such folder"
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "") if names else "an empty folder"
+
+
+def _digest(place: str) -> str:
+    try:
+        if is_uri(place):
+            return hashlib.sha256(read_bytes(place)).hexdigest()
+        return sha256_of(Path(place))
+    except OSError as error:
+        return f"unreadable: {reason(error)}"

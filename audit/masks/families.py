@@ -1,0 +1,156 @@
+"""The masks of a batch from everywhere at hand: the dataset, the estimator, an ellipse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audit.data import Batch
+from audit.masks.cache import MaskCache
+from audit.masks.estimate import PLANES, centre_ellipse, enlarge
+
+SOURCES = ("dataset", "box", "estimated", "component", "ellipse", "rembg")
+ELLIPSE_RADIUS = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchMasks:
+    """The masks of a batch, on the device.
+
+    Attributes:
+        main: What scores rest on, in [0, 1], N×H×W.
+        unknown: The share of each pixel that counts on no side; ``None`` for nothing.
+        others: The other families' masks by name, each N×H×W.
+        confidence: Expected overlap of an estimated main mask with the object, N; NaN for others.
+        source: Where the main mask came from, positions in :data:`SOURCES`, int64 N.
+    """
+
+    main: Tensor
+    unknown: Tensor | None
+    others: dict[str, Tensor]
+    confidence: Tensor
+    source: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFamilies:
+    """Where a run's masks come from.
+
+    Attributes:
+        names: The main family, then the others: ``dataset``, ``box``, ``estimated``,
+            ``component``, ``ellipse`` or ``rembg:SESSION``.
+        image_size: H and W.
+        device: Where masks go.
+        estimated: Holds the estimator's masks, where a family needs them.
+        removed: Likewise those of rembg.
+    """
+
+    names: Sequence[str]
+    image_size: tuple[int, int]
+    device: torch.device
+    estimated: MaskCache | None = None
+    removed: MaskCache | None = None
+
+    @property
+    def main(self) -> str:
+        """The family that scores rest on."""
+        return family_of(self.names[0])
+
+    @property
+    def others(self) -> list[str]:
+        """The families that have columns of their own."""
+        return [family_of(name) for name in self.names[1:]]
+
+    @property
+    def caches(self) -> list[MaskCache]:
+        """What has to be computed before a run."""
+        return [cache for cache in (self.estimated, self.removed) if cache is not None]
+
+    def missing(self, start: int, stop: int) -> int:
+        """How many masks of a range are yet to be estimated."""
+        return sum(cache.missing(start, stop) for cache in self.caches)
+
+    def fill(self, start: int, stop: int, progress: Callable[[int], object]) -> None:
+        """Estimate what is missing in a range."""
+        for cache in self.caches:
+            cache.fill(start, stop, progress)
+
+    def of(self, batch: Batch) -> BatchMasks:
+        """All masks of a batch.
+
+        Args:
+            batch: As fetched.
+
+        Returns:
+            The masks, in the image's geometry.
+        """
+        found = {name: self._family(family_of(name), batch) for name in self.names}
+        main = found.pop(self.names[0])
+        own = self.main in ("dataset", "box")
+        unknown = batch.unknown.to(self.device) if own and batch.unknown is not None else None
+        return BatchMasks(
+            main=main.masks,
+            unknown=unknown,
+            others={family_of(name): family.masks for name, family in found.items()},
+            confidence=self._blank_unread(main.confidence, batch),
+            source=main.source,
+        )
+
+    def _family(self, family: str, batch: Batch) -> _Family:
+        count = len(batch)
+        nothing = torch.full((count,), torch.nan, device=self.device)
+        source = torch.full((count,), SOURCES.index(family), device=self.device)
+        if family in ("dataset", "box"):
+            assert batch.object_mask is not None
+            return _Family(batch.object_mask.to(self.device), nothing, source)
+        if family == "ellipse":
+            return _Family(ellipses(count, self.image_size, self.device), nothing, source)
+        cache = self.removed if family == "rembg" else self.estimated
+        assert cache is not None
+        estimate = cache.read(batch.index)
+        plane = PLANES.index("component") if family == "component" else 0
+        masks = enlarge(estimate.planes[:, plane].to(self.device), self.image_size)
+        return _Family(masks, estimate.confidence.to(self.device), source)
+
+    def _blank_unread(self, confidence: Tensor, batch: Batch) -> Tensor:
+        readable = torch.tensor([status != "unreadable" for status in batch.status])
+        return torch.where(readable.to(self.device), confidence, torch.nan)
+
+
+@dataclass(frozen=True)
+class _Family:
+    masks: Tensor
+    confidence: Tensor
+    source: Tensor
+
+
+def family_of(name: str) -> str:
+    """The family's name without what follows a colon.
+
+    Example:
+        >>> family_of("rembg:isnet-general-use")
+        'rembg'
+    """
+    return name.partition(":")[0]
+
+
+def ellipses(count: int, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+    """The baseline that knows nothing of the image: an ellipse in its centre.
+
+    Args:
+        count: How many.
+        size: H and W.
+        device: Where to make them.
+
+    Returns:
+        0 or 1, count×H×W.
+
+    Example:
+        >>> round(float(ellipses(1, (64, 48)).mean()), 2)
+        0.44
+    """
+    one = enlarge(centre_ellipse(ELLIPSE_RADIUS, device)[None] > 0.5, size)
+    return one.expand(count, -1, -1)
