@@ -30,7 +30,7 @@ help: ## Show this list
 	@echo "make TARGET [VARIABLE=value …]"
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1|\2/' | column -t -s '|'
 	@echo
-	@echo "Variables: DATASET=demo|cifar10|cifar100|folder:PATH  MODEL  CHECKPOINT  DATA_ROOT  OUT  DEVICE"
+	@echo "Variables: DATASET=demo|cifar10|coco|folder:PATH|…  MODEL  CHECKPOINT  DATA_ROOT  OUT  DEVICE"
 	@echo "           ARGS='more flags' (see: $(BIN)/audit run --help)  PYTHON=python3.11"
 
 setup: $(READY) ## Create .venv with pinned dependencies and this package
@@ -53,10 +53,10 @@ type: $(DEV) ## Check types
 
 check: lint type test ## Everything that CI runs
 
-bench: $(DEV) ## Measure heatmaps beside other libraries, memory, masks (DATA_ROOT=images and masks)
+bench: $(DEV) ## Measure heatmaps, memory, masks (DATA_ROOT=images and masks COCO=scenes)
 	$(BIN)/python benchmarks/gradcam.py
 	$(BIN)/python benchmarks/memory.py
-	$(if $(DATA_ROOT),$(BIN)/python benchmarks/masks.py --data $(DATA_ROOT))
+	$(if $(DATA_ROOT),$(BIN)/python benchmarks/masks.py --data $(DATA_ROOT) $(if $(COCO),--coco $(COCO)))
 
 docs: $(DEV) ## Rewrite the tables of columns in reports/README.md
 	$(BIN)/python -m audit.report.columns reports/README.md

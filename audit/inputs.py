@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,9 +14,12 @@ from torch import nn
 from audit.config import NOT_IN_FINGERPRINT, AuditConfig
 from audit.data import MaskFiles, Split, open_split
 from audit.data.geometry import Geometry
+from audit.data.loader import workers_for
 from audit.devices import pick_device
 from audit.errors import UsageError
 from audit.files import make_folder
+from audit.masks.families import MaskFamilies
+from audit.masks.opening import open_families
 from audit.models import (
     Classifier,
     Cut,
@@ -29,8 +33,6 @@ from audit.models.preprocessing import Preprocessing
 from audit.run.manifest import code_fingerprint, fingerprint_of
 from audit.run.rows import SCHEMA_VERSION
 
-# Datasets whose images all have one size, at which networks for them were trained.
-ONE_SIZE = ("demo", "cifar10", "cifar100")
 # What other images are brought to where nobody names a model or a size.
 USUAL_SIDE = 224
 
@@ -43,8 +45,9 @@ class Opened:
     split: Split
     classifier: Classifier
     parts: Cut
-    masks: tuple[str, ...]
+    families: MaskFamilies
     device: torch.device
+    workers: int
     data_fingerprint: str
     fingerprint: str
     folder: Path
@@ -75,9 +78,19 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
     parts = cut(
         classifier.module, split.image_size, layers=config.target_layer, batch=classifier.batch
     )
-    masks = mask_families(config, split)
+    names = mask_families(config, split)
     device = pick_device(config.device)
+    workers = count_workers(config, split)
     data_fingerprint = split.fingerprint()
+    families = open_families(
+        names,
+        split,
+        data_fingerprint,
+        out=config.out,
+        device=device,
+        workers=workers,
+        download=config.download,
+    )
     fingerprint = fingerprint_of(
         config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
         | {
@@ -88,7 +101,7 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
             "std": classifier.std,
             "layer": [parts.layer, parts.how],
             "classes": classifier.classmap.identity() if classifier.classmap else None,
-            "masks": list(masks),
+            "masks": [*names, *(cache.estimator.fingerprint() for cache in families.caches)],
             "code": code_fingerprint(),
             "schema": SCHEMA_VERSION,
             "device": device.type,
@@ -101,8 +114,9 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
         split=split,
         classifier=classifier,
         parts=parts,
-        masks=masks,
+        families=families,
         device=device,
+        workers=workers,
         data_fingerprint=data_fingerprint,
         fingerprint=fingerprint,
         folder=make_folder(folder),
@@ -134,7 +148,7 @@ def settle_geometry(config: AuditConfig, split: Split) -> Geometry | None:
         # Its classes are left aside, so that no class map is asked for.
         classifier = open_classifier(_request(config, split), _wanted(config, split, None))
         return classifier.preprocessing.geometry
-    own = None if config.dataset in ONE_SIZE else Geometry.square(USUAL_SIDE)
+    own = None if split.stored_size is not None else Geometry.square(USUAL_SIDE)
     return flags_of(config).applied_to(Preprocessing(geometry=own)).geometry
 
 
@@ -152,8 +166,7 @@ def _request(config: AuditConfig, split: Split) -> Request:
 def _wanted(config: AuditConfig, split: Split, classes: Sequence[str] | None) -> Wanted:
     return Wanted(
         classes=classes,
-        # The others hold images of all sizes.
-        native_size=split.image_size if config.dataset in ONE_SIZE else None,
+        native_size=split.stored_size,
         flags=flags_of(config),
         class_map=config.class_map if classes is not None else None,
         class_map_by=config.class_map_by,
@@ -197,6 +210,12 @@ def flags_of(config: AuditConfig) -> PreprocessingFlags:
         mean=config.mean,
         std=config.std,
     )
+
+
+def count_workers(config: AuditConfig, split: Split) -> int:
+    """How many processes decode."""
+    wanted = None if config.workers == "auto" else config.workers
+    return workers_for(split, wanted, len(os.sched_getaffinity(0)))
 
 
 def open_data(config: AuditConfig) -> Split:

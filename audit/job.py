@@ -22,13 +22,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from audit.config import AuditConfig, load_config
-from audit.data.loader import workers_for
 from audit.errors import AuditError, OutputError, TooManyBadSamples, UsageError
 from audit.explaining import explainer_of
 from audit.files import remove_unfinished, write_atomically
 from audit.inputs import Opened, open_inputs
 from audit.masks import check_alignment
-from audit.masks.opening import open_families
 from audit.models import describe, evaluation, plain_kernels
 from audit.report.grids import Grids
 from audit.report.page import write_page
@@ -175,29 +173,15 @@ def _auditor(opened: Opened) -> Auditor:
             found="a program whose weights are constants",
             remedy="leave --sanity, or audit the network from its Python code",
         )
-    workers = workers_for(
-        opened.split,
-        None if config.workers == "auto" else config.workers,
-        len(os.sched_getaffinity(0)),
-    )
-    families = open_families(
-        opened.masks,
-        opened.split,
-        opened.data_fingerprint,
-        out=config.out,
-        device=opened.device,
-        workers=workers,
-        download=config.download,
-    )
     return Auditor(
         split=opened.split,
         step=step,
-        families=families,
+        families=opened.families,
         device=opened.device,
         batch_size=_batch_size(config.batch_size, opened.split.image_size),
-        workers=workers,
+        workers=opened.workers,
         columns=columns_of(
-            prefixes_of(config), faithful=config.faithfulness, families=families.others
+            prefixes_of(config), faithful=config.faithfulness, families=opened.families.others
         ),
     )
 
@@ -346,6 +330,8 @@ def _facts(
     map_grid: tuple[int, int],
     mask_check: dict[str, Any] | None,
 ) -> dict[str, Any]:
+    split_facts = dict(opened.split.facts)
+    planted = "planted_classes" in split_facts
     return {
         "status": COMPLETE,
         "schema_version": SCHEMA_VERSION,
@@ -354,7 +340,8 @@ def _facts(
         "dataset": opened.split.name,
         "split": opened.split.part,
         "classes": list(opened.split.classes),
-        "known_answer": dict(opened.split.facts),
+        "known_answer": split_facts if planted else {},
+        "data_facts": {} if planted else split_facts,
         "data_fingerprint": opened.data_fingerprint,
         "model": opened.classifier.architecture,
         "weights": opened.classifier.weights,
@@ -367,8 +354,9 @@ def _facts(
         "cut_by": opened.parts.how,
         "grid": list(map_grid),
         "image_size": list(opened.split.image_size),
-        "masks": opened.masks[0],
-        "mask_families": list(opened.masks),
+        "masks": opened.families.names[0],
+        "mask_families": list(opened.families.names),
+        "mask_network": opened.families.network,
         "mask_check": mask_check,
         "config": opened.config.model_dump(mode="json"),
         "code_fingerprint": code_fingerprint(),

@@ -18,7 +18,7 @@ from audit.masking.judging import BAD, Judgement, judge
 from audit.masking.opening import Opened, open_masking
 from audit.masking.wording import describe
 from audit.masks import MaskCache, MaskEstimate
-from audit.masks.background_removal import RembgEstimator, count_fallbacks
+from audit.masks.background_removal import RembgEstimator, fell_back
 from audit.masks.estimate import PLANES, enlarge, soft_masks
 from audit.masks.families import ellipses
 from audit.models import plain_kernels
@@ -150,7 +150,7 @@ def _look_into(cache: MaskCache, total: int, computed: int, seconds: float) -> M
         border.append(_touches_border(masks))
         empty.append(~masks.flatten(1).any(dim=1))
         full.append(masks.flatten(1).all(dim=1))
-        fallbacks += count_fallbacks(estimate) if rembg is not None else 0
+        fallbacks += int(fell_back(estimate).sum()) if rembg is not None else 0
     trusted = torch.cat(confidence)
     read = ~trusted.isnan()
     return Made(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import torch
 
 from audit.config import AuditConfig
 from audit.data import Split
-from audit.data.loader import workers_for
 from audit.devices import pick_device
 from audit.errors import UsageError
-from audit.inputs import open_data, settle_geometry
+from audit.inputs import count_workers, open_data, settle_geometry
 from audit.masks.families import MaskFamilies
 from audit.masks.opening import open_families
 from audit.models.preprocessing import Preprocessing
@@ -64,8 +62,7 @@ def open_masking(config: AuditConfig, against: str | None = None) -> Opened:
         truth = _open_truth(config, stored, against)
         truth = truth if geometry is None else truth.framed(geometry)
     device = pick_device(config.device)
-    wanted = None if config.workers == "auto" else config.workers
-    workers = workers_for(split, wanted, len(os.sched_getaffinity(0)))
+    workers = count_workers(config, split)
     families = open_families(
         names,
         split,

@@ -184,9 +184,9 @@ class RembgEstimator:
             raise _unusable(self._file, error) from error
 
 
-def count_fallbacks(estimate: MaskEstimate) -> int:
-    """In how many of rembg's masks the default estimator's stands."""
-    return int(estimate.planes[:, PLANES.index("fallback")].flatten(1).all(dim=1).sum())
+def fell_back(estimate: MaskEstimate) -> Tensor:
+    """For which of rembg's masks the default estimator's stands, bool N."""
+    return estimate.planes[:, PLANES.index("fallback")].flatten(1).all(dim=1)
 
 
 def _session_kind(session: str) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from audit.data import Batch
+from audit.masks.background_removal import RembgEstimator, fell_back
 from audit.masks.cache import MaskCache
 from audit.masks.estimate import PLANES, centre_ellipse, enlarge
 
@@ -69,6 +70,12 @@ class MaskFamilies:
         """What has to be computed before a run."""
         return [cache for cache in (self.estimated, self.removed) if cache is not None]
 
+    @property
+    def network(self) -> dict[str, str] | None:
+        """Which network removed backgrounds, under which licence; ``None`` where none did."""
+        maker = self.removed.estimator if self.removed is not None else None
+        return maker.facts() if isinstance(maker, RembgEstimator) else None
+
     def missing(self, start: int, stop: int) -> int:
         """How many masks of a range are yet to be estimated."""
         return sum(cache.missing(start, stop) for cache in self.caches)
@@ -113,6 +120,9 @@ class MaskFamilies:
         estimate = cache.read(batch.index)
         plane = PLANES.index("component") if family == "component" else 0
         masks = enlarge(estimate.planes[:, plane].to(self.device), self.image_size)
+        if family == "rembg":
+            instead = fell_back(estimate).to(self.device)
+            source = torch.where(instead, SOURCES.index("estimated"), source)
         return _Family(masks, estimate.confidence.to(self.device), source)
 
     def _blank_unread(self, confidence: Tensor, batch: Batch) -> Tensor:
@@ -150,7 +160,7 @@ def ellipses(count: int, size: tuple[int, int], device: torch.device | str = "cp
 
     Example:
         >>> round(float(ellipses(1, (64, 48)).mean()), 2)
-        0.44
+        0.43
     """
     one = enlarge(centre_ellipse(ELLIPSE_RADIUS, device)[None] > 0.5, size)
     return one.expand(count, -1, -1)

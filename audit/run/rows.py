@@ -107,7 +107,7 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            meaning="Where the object mask came from."),
     Column(name="mask_confidence", type=_F32, range="[0, 1]",
            meaning="How far to trust the estimated mask: its expected overlap (IoU) with the "
-           "object.",
+           "object; for rembg its overlap with the estimated one.",
            null_when="the mask is the dataset's, a box or an ellipse, or status is unreadable"),
     Column(name="object_area", type=_F32, range="[0, 1]", meaning="Object's share of the known "
            "part of the image, a.", null_when=_NO_MASK_FILE),
