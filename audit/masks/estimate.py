@@ -34,8 +34,8 @@ _BORDER_DAMPING = 0.6
 _ELLIPSE_SOFTNESS = 0.15
 _FLAT = 3.0  # Lab units: an image that varies less shows no object
 
-# A mask that fills its bounding box is a picture in a frame rather than an object: of the true masks
-# of 109 crops and 174 scenes one in 28 fills .85 of it, one in 70 fills .9.
+# A mask that fills its bounding box is a picture in a frame rather than an object: of the true
+# masks of 109 crops and 174 scenes one in 28 fills .85 of it, one in 70 fills .9.
 _ROUGH, _SQUARE, _SQUARE_TRUST = 0.84, 0.92, 0.25
 
 # Log odds of object given the cues of :func:`_cues`.

@@ -25,8 +25,13 @@ class Measured:
     bad: float
 
 
-# benchmarks/masks.py, EfficientNet-Lite0 on 101 crops of COCO photographs at 224 px.
-MEASURED: dict[str, Measured] = {}
+# benchmarks/masks.py: EfficientNet-Lite0 at 224 px on those crops of COCO photographs that had no
+# part in making the estimator.
+MEASURED = {
+    "estimated": Measured(bias=-0.043, rank_correlation=0.59, bad=0.08),
+    "component": Measured(bias=-0.039, rank_correlation=0.58, bad=0.10),
+    "ellipse": Measured(bias=-0.086, rank_correlation=0.37, bad=0.15),
+}
 
 WORDS = {
     "dataset": "came with the dataset",
