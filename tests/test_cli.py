@@ -291,14 +291,16 @@ def test_a_published_checkpoint_keeps_its_accuracy(tmp_path: Path) -> None:
     result = audit(
         "run", "--dataset", "cifar10", "--data-root", real_data("cifar10"), "--model", "resnet20",
         "--checkpoint", real_data("weights") / "resnet20-12fca82f.th", "--out", tmp_path,
-        "--mean", 0.485, 0.456, 0.406, "--std", 0.229, 0.224, 0.225,
+        "--mean", 0.485, 0.456, 0.406, "--std", 0.229, 0.224, 0.225, "--masks", "ellipse",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert load_run(tmp_path).manifest["totals"]["accuracy"] == pytest.approx(0.810, abs=0.001)
 
 
-@pytest.mark.parametrize("model", ["cnn", "cnn-se"])
-def test_shipped_weights_reach_the_accuracy_of_their_card(model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "masks"), [("cnn", "estimated"), ("cnn-se", "ellipse")])
+def test_shipped_weights_reach_the_accuracy_of_their_card(
+    model: str, masks: str, tmp_path: Path
+) -> None:
     import json
 
     from audit.models.sources import WEIGHTS
@@ -306,7 +308,7 @@ def test_shipped_weights_reach_the_accuracy_of_their_card(model: str, tmp_path: 
     card = json.loads((WEIGHTS / f"cifar10-{model}" / "card.json").read_text())
     result = audit(
         "run", "--dataset", "cifar10", "--data-root", real_data("cifar10"), "--model", model,
-        "--out", tmp_path,
+        "--masks", masks, "--out", tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     run = load_run(tmp_path)

@@ -65,6 +65,8 @@ class MaskCache:
         version = digest_of(_LAYOUT, estimator.fingerprint())[:12]
         whose = f"{_plain(split.name)}-{_plain(split.part)}-{fingerprint[:16]}"
         self.folder = folder / f"{whose}-{_plain(estimator.name)}-{version}"
+        if self.folder.is_dir():
+            remove_unfinished(self.folder)
         self._open: OrderedDict[int, _OpenBlock] = OrderedDict()
         self._verified: dict[int, _Stamp] = {}
 
@@ -86,7 +88,7 @@ class MaskCache:
         left = [block for block in self._blocks(start, stop) if self._rows(block) is None]
         if not left:
             return 0
-        remove_unfinished(make_folder(self.folder))
+        make_folder(self.folder)
         done = 0
         with BlockLocks(self.folder / "lock") as locks:
             free = left

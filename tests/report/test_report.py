@@ -110,8 +110,17 @@ def test_names_from_data_are_text_on_the_page(run: AuditRun, tmp_path: Path) -> 
     classes.loc[0, "label_name"] = evil
     confusion = pd.read_parquet(run.path / "confusion.parquet")
     confusion["label_name"] = confusion["label_name"].replace("zero", evil)
-    facts = run.manifest | {"dataset": evil, "weights": evil, "known_answer": {"x": evil}}
-    write_page(tmp_path, facts=facts, tables={"classes": classes, "confusion": confusion})
+    masks = pd.read_parquet(run.path / "masks.parquet")
+    totals = run.manifest["totals"] | {"problems": [evil], "statuses": {"ok": 1, "unreadable": 1}}
+    facts = run.manifest | {
+        "dataset": evil,
+        "weights": evil,
+        "known_answer": {"x": evil},
+        "data_facts": {"y": evil},
+        "totals": totals,
+    }
+    tables = {"classes": classes, "confusion": confusion, "masks": masks}
+    write_page(tmp_path, facts=facts, tables=tables)
     page = Tags()
     page.feed((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert "script" not in page.tags
