@@ -26,7 +26,7 @@ from audit.errors import AuditError, OutputError, TooManyBadSamples, UsageError
 from audit.explaining import explainer_of
 from audit.files import remove_unfinished, write_atomically
 from audit.inputs import Opened, open_inputs
-from audit.masks import check_alignment
+from audit.masks.alignment import check_alignment, reduced_to_check
 from audit.models import describe, evaluation, plain_kernels
 from audit.report.grids import Grids
 from audit.report.page import write_page
@@ -306,12 +306,16 @@ def _check_masks(opened: Opened, auditor: Auditor) -> dict[str, Any] | None:
         return None
     total = len(opened.split)
     kept = min(total, _CHECKED_MASKS)
-    images, masks = [], []
+    kept_small: list[tuple[torch.Tensor, ...]] = []
     for masked in auditor.batches([place * total // kept for place in range(kept)]):
         usable = masked.given > status_code("mask_mismatch")
-        images.append(masked.images[usable])
-        masks.append(masked.found.main[usable])
-    found = asdict(check_alignment(torch.cat(images), torch.cat(masks)))
+        masks = masked.masks
+        unknown = torch.zeros_like(masks.main) if masks.unknown is None else masks.unknown
+        parts = (masked.images, masks.main, unknown)
+        # Reduced at once: hundreds of large pictures are too many for a device.
+        kept_small.append(tuple(reduced_to_check(part[usable]) for part in parts))
+    images, objects, unknown = (torch.cat(parts) for parts in zip(*kept_small, strict=True))
+    found = asdict(check_alignment(images, objects, unknown, size=opened.split.image_size))
     del found["scores"]
     return found
 

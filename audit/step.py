@@ -20,7 +20,7 @@ from audit.score.contributions import (
     regions,
 )
 from audit.score.faithfulness import Faithfulness, faithfulness
-from audit.score.masks import CellMasker, CellMasks, Masks, border_touch, overlap
+from audit.score.masks import CellMasker, CellMasks, Family, Masks, border_touch, overlap
 from audit.score.prediction import Prediction, predict
 from audit.score.transplant import Donors, choose_donors, transplant_rate
 
@@ -236,22 +236,22 @@ class AuditStep(nn.Module):
         areas, shares = map_cells.areas(), map_cells.shares(maps.clamp_min(0))
         no_map = (maps.amax(dim=(1, 2)) <= 0) | (status <= _CODE["nonfinite"])
         columns: dict[str, Tensor] = {}
-        for place, (family, mask) in enumerate(masks.others.items(), start=3):
-            inside = mask >= 0.5
+        for place, (name, family) in enumerate(masks.others.items(), start=3):
             own = {
                 "object_area": areas[:, place],
-                "mask_iou": overlap(inside, masks.inside),
+                "mask_iou": _overlap_of(masks, family),
                 "background_share": 1 - shares[:, place],
                 "kappa": attention.kappa(shares[:, place], areas[:, place]),
                 **dict(zip(_REGION_LOGITS, supplied[:, :, place], strict=True)),
             }
-            flat = inside.flatten(1)
-            undefined = (status <= _CODE["nonfinite"]) | ~flat.any(dim=1) | flat.all(dim=1)
-            _blank_where(own, undefined, FAMILY_SCORES[2:])
+            absent = status <= _CODE["nonfinite"]
+            if family.valid is not None:
+                absent = absent | ~family.valid
+            _blank_where(own, absent, ("object_area",))
+            _blank_where(own, absent | (status <= _CODE["mask_mismatch"]), ("mask_iou",))
+            _blank_where(own, absent | _has_one_side(family, masks.unknown), FAMILY_SCORES[2:])
             _blank_where(own, no_map, ("background_share", "kappa"))
-            _blank_where(own, status <= _CODE["nonfinite"], ("object_area",))
-            _blank_where(own, status <= _CODE["mask_mismatch"], ("mask_iou",))
-            columns |= {f"{family}_{name}": values for name, values in own.items()}
+            columns |= {f"{name}_{score}": values for score, values in own.items()}
         return columns
 
     def _method_columns(
@@ -387,6 +387,25 @@ def _settle_status(given: Tensor, logits: Tensor, maps: Tensor, masks: Masks) ->
     ):
         shown = torch.where(applies, _CODE[name], shown)
     return torch.minimum(given, shown)
+
+
+def _overlap_of(masks: Masks, family: Family) -> Tensor:
+    """Overlap of a family's masks with the main ones, over what both know."""
+    beside = family.beside(masks.unknown)
+    known = None if beside.unknown is None else beside.unknown < 0.5
+    main, other = masks.inside, family.mask >= 0.5
+    return overlap(main, other) if known is None else overlap(main & known, other & known)
+
+
+def _has_one_side(family: Family, unknown: Tensor | None) -> Tensor:
+    """Whether a mask is all object or all background, as far as it is known."""
+    beside = family.beside(unknown)
+    inside = family.mask >= 0.5
+    outside = ~inside
+    if beside.unknown is not None:
+        known = beside.unknown < 0.5
+        inside, outside = inside & known, outside & known
+    return ~(inside.flatten(1).any(dim=1) & outside.flatten(1).any(dim=1))
 
 
 def _mask_columns(masks: Masks) -> dict[str, Tensor]:

@@ -229,3 +229,31 @@ def test_a_batch_without_words_has_an_empty_problem_for_each_sample() -> None:
         status=["ok", "ok"],
     )
     assert batch.problem == ["", ""]
+
+
+def test_a_datasets_bad_mask_does_not_matter_under_other_masks(tmp_path: Path) -> None:
+    settings = a_folder(tmp_path)
+    (absent,) = (tmp_path / "masks" / "a").iterdir()
+    absent.unlink()
+    run = audit(tmp_path / "out", 2, **settings, masks=("estimated", "dataset"))
+    first, second = (run.samples.iloc[n] for n in range(2))
+    assert (first["status"], second["status"]) == ("ok", "ok")
+    assert "p0.png" in first["problem"]
+    assert first["background_share"] >= 0
+    under_dataset = run.samples.filter(like="dataset_")
+    assert under_dataset.iloc[0].isna().all()
+    assert under_dataset.iloc[1].notna().all()
+    assert run.masks.set_index("family").loc["dataset", "n"] == 1
+
+
+def test_unknown_pixels_count_on_no_side_under_a_second_family_either(tmp_path: Path) -> None:
+    settings = some_pets(tmp_path)
+    as_main = audit(tmp_path / "one", 2, **settings, masks=("dataset", "ellipse")).samples
+    beside = audit(tmp_path / "two", 2, **settings, masks=("ellipse", "dataset")).samples
+    assert (as_main["unknown_area"] > 0).all()
+    for score in ("object_area", "background_share", "kappa", "object_logit", "far_logit"):
+        np.testing.assert_allclose(
+            beside[f"dataset_{score}"], as_main[score], rtol=1e-4, atol=1e-5, err_msg=score
+        )
+    # Overlap over the pixels that both know, whichever is the main one.
+    np.testing.assert_allclose(beside["dataset_mask_iou"], as_main["ellipse_mask_iou"], atol=1e-6)

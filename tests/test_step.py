@@ -12,7 +12,8 @@ from torch import nn
 from audit.cam import Method, Resampler, gradcam, hirescam
 from audit.explaining import Explainer
 from audit.models import cut
-from audit.score.masks import Masks
+from audit.score import attention
+from audit.score.masks import Family, Masks
 from audit.step import FAMILY_SCORES, STATUSES, AuditStep, StepOutput, status_code
 from tests.conftest import ARCHITECTURES, random_model
 from tests.score import reference
@@ -206,7 +207,9 @@ def test_other_families_are_scored_as_if_they_were_the_main_one() -> None:
     images, labels, masks, given, index = batch(8)
     other = masks.flip(1)
     other[2], other[3] = 0, 1
-    both = step(images, labels, Masks(main=masks, others={"x": other}), given, index).columns
+    both = step(
+        images, labels, Masks(main=masks, others={"x": Family(mask=other)}), given, index
+    ).columns
     alone = run(step, images, labels, other, given, index).columns
     for name in FAMILY_SCORES:
         if name != "mask_iou":
@@ -246,6 +249,29 @@ def test_what_is_unknown_counts_on_no_side() -> None:
     )
     torch.testing.assert_close(total[scored], columns["target_logit"][scored], rtol=1e-4, atol=1e-4)
     assert (columns["unknown_logit"][scored].abs() > 0).any()
+    up32, inside, seen = up.float(), masks * known >= 0.5, known > 0.5
+    for name, score in (
+        ("pointing_hit", lambda k: attention.pointing_hit(up32, inside, 1, k)),
+        ("rank_accuracy", lambda k: attention.rank_accuracy(up32, inside, k)),
+        ("iou_50", lambda k: attention.iou_at_half(up32, inside, k)),
+    ):
+        torch.testing.assert_close(columns[name][scored], score(seen)[scored], atol=8e-3, rtol=0)
+        if name != "pointing_hit":
+            assert (score(seen) - score(None))[scored].abs().max() > 0.012
+    resampler = Resampler.between((32, 32), step.grid)
+    ceiling = attention.share_ceiling(
+        resampler.to_grid(masks * known), resampler.weight, resampler.to_grid(known)
+    )
+    expected = attention.kappa(share.float(), area, ceiling, least_room=attention.LEAST_ROOM)
+    torch.testing.assert_close(
+        columns["kappa_res"][scored], expected[scored], rtol=5e-3, atol=5e-3, equal_nan=True
+    )
+    histogram = step(
+        images, labels, Masks(main=masks * known, unknown=unknown), given, index
+    ).histogram
+    assert histogram.sum() == int(scored.sum()) * int(known[0].sum())
+    full = step(images, labels, Masks(main=known, unknown=unknown), given, index).columns
+    assert {STATUSES[code] for code in full["status"].tolist()} <= {"full_mask", "zero_map"}
     nothing = step(
         images, labels, Masks(main=0 * masks, unknown=torch.ones_like(masks)), given, index
     ).columns

@@ -72,7 +72,27 @@ class Alignment:
         return f"the masks would fit their images better {self.placement} {found}"
 
 
-def check_alignment(images: Tensor, masks: Tensor) -> Alignment:
+def reduced_to_check(values: Tensor) -> Tensor:
+    """Images or masks at the size that :func:`check_alignment` works at: many take little room.
+
+    Args:
+        values: N×3×H×W or N×H×W.
+
+    Returns:
+        float32, with the longer side at most 64.
+    """
+    channels = values[:, None] if values.dim() == 3 else values
+    small = _resize(channels, _reduced(values.shape[-2:]))
+    return small[:, 0] if values.dim() == 3 else small
+
+
+def check_alignment(
+    images: Tensor,
+    masks: Tensor,
+    unknown: Tensor | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Alignment:
     """Judge whether masks lie on the objects of their images.
 
     The border of an object is an edge of the image, so the image's gradient across a mask's border
@@ -82,8 +102,11 @@ def check_alignment(images: Tensor, masks: Tensor) -> Alignment:
     which follow no edges, should not be judged.
 
     Args:
-        images: uint8, N×3×H×W.
+        images: In [0, 255], N×3×H×W.
         masks: In [0, 1], N×H×W. Those without a border inside the image are left out.
+        unknown: The share of each pixel that is neither object nor background, N×H×W: the border
+            is taken to run in the middle of it. ``None`` for nothing.
+        size: H and W before :func:`reduced_to_check`, for the words; ``None`` for as they are.
 
     Returns:
         The verdict; at least fifty samples make it sure.
@@ -98,7 +121,9 @@ def check_alignment(images: Tensor, masks: Tensor) -> Alignment:
     """
     if len(images) < _LEAST_SAMPLES:
         return Alignment(verdict="too few", n=len(images))
-    placements = _placements(_reduced(masks.shape[-2:]), masks.shape[-1] / _SIDE)
+    placements = _placements(_reduced(masks.shape[-2:]), (size or masks.shape[-2:])[-1] / _SIDE)
+    if unknown is not None and unknown.any():
+        masks = _settled(reduced_to_check(masks), reduced_to_check(unknown))
     scores = _score_all(images, masks, placements)
     return _judge([placement.words for placement in placements], scores, _opposites(placements))
 
@@ -231,6 +256,16 @@ def _score_all(images: Tensor, masks: Tensor, placements: list[_Placement]) -> T
         score = (own - others) / length.clamp_min(1e-6)
         found.append(torch.where(length >= _LEAST_BORDER, score, torch.nan))
     return torch.stack(found)
+
+
+def _settled(masks: Tensor, unknown: Tensor) -> Tensor:
+    """Let object and background grow into what is unknown until they meet in its middle."""
+    fixed = unknown < 0.5
+    values = torch.where(fixed, masks / (1 - unknown).clamp_min(0.5), 0.5)
+    for _ in range(_SIDE // 2):
+        smooth = F.avg_pool2d(values[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+        values = torch.where(fixed, values, smooth)
+    return values
 
 
 def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:

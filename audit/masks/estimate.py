@@ -10,6 +10,7 @@ then calibrated on 59 crops and 89 scenes of the same photos, each counting once
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ VOTES = ("regions", "mixed_large", "mixed", "mixed_small", "ellipse", "barrier")
 PLANES = ("default", "component", *VOTES)
 
 _BATCH = 64  # always: products of other shapes round otherwise; larger ones leave the cache
+_MOST_PIXELS = 2**22  # of images that are looked at together
 _PRIOR_RANGE = (0.03, 0.97)
 _BORDER_DAMPING = 0.6
 _ELLIPSE_SOFTNESS = 0.15
@@ -87,12 +89,17 @@ def estimate_masks(images: Tensor) -> MaskEstimate:
         >>> mask[16, 16].item(), mask[2, 2].item()
         (True, False)
     """
-    count = len(images)
-    blank = images.new_zeros(-count % _BATCH if count else _BATCH, *images.shape[1:])
-    found = [_estimate(part) for part in torch.cat([images, blank]).split(_BATCH)]
+    size = int(images.shape[-2]), int(images.shape[-1])
+    at_once = max(1, min(_BATCH, _MOST_PIXELS // (size[0] * size[1])))
+    contents = [_look(part) for part in _filled_up(images, at_once)]
+    edges, small = (torch.cat(parts)[: len(images)] for parts in zip(*contents, strict=True))
+    found = [
+        _estimate(*part, size)
+        for part in zip(_filled_up(edges, _BATCH), _filled_up(small, _BATCH), strict=True)
+    ]
     return MaskEstimate(
-        planes=torch.cat([part.planes for part in found])[:count],
-        confidence=torch.cat([part.confidence for part in found])[:count],
+        planes=torch.cat([part.planes for part in found])[: len(images)],
+        confidence=torch.cat([part.confidence for part in found])[: len(images)],
     )
 
 
@@ -177,12 +184,31 @@ def centre_ellipse(radius: float, device: torch.device | str = "cpu") -> Tensor:
     return torch.sigmoid((radius - away) / _ELLIPSE_SOFTNESS).view(WORKING_SIZE, WORKING_SIZE)
 
 
-def _estimate(images: Tensor) -> MaskEstimate:
+def _filled_up(values: Tensor, count: int) -> Sequence[Tensor]:
+    """Parts of equal length, the last one filled up with blanks; at least one."""
+    missing = -len(values) % count if len(values) else count
+    return torch.cat([values, values.new_zeros(missing, *values.shape[1:])]).split(count)
+
+
+def _look(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each image's content lies, N×4, and the content at 32×32 in [0, 1]."""
     height, width = images.shape[-2:]
-    top, bottom, left, right = find_content(images).unbind(1)
+    edges = find_content(images)
+    top, bottom, left, right = edges.unbind(1)
     down = into_content(top, bottom, height, WORKING_SIZE)
     along = into_content(left, right, width, WORKING_SIZE)
-    small = down[:, None] @ (images.float() / 255) @ along[:, None].mT
+    return edges, down[:, None] @ (images.float() / 255) @ along[:, None].mT
+
+
+def _estimate(edges: Tensor, small: Tensor, size: tuple[int, int]) -> MaskEstimate:
+    """The masks of images whose content was looked at."""
+    height, width = size
+    top, bottom, left, right = edges.unbind(1)
+    # Blanks that fill a batch up have content too.
+    bottom, right = (
+        torch.where(bottom > top, bottom, height),
+        torch.where(right > left, right, width),
+    )
     lab = rgb_to_lab(small.clamp(0, 1))
     codebook = fit_codebook(lab.flatten(2))
     priors = _priors(lab)

@@ -9,12 +9,42 @@ import torch
 from torch import Tensor
 
 from audit.data import Batch
+from audit.data.split import (
+    BAD_LABEL,
+    MASK_MISMATCH,
+    MASK_MISSING,
+    MASK_UNREADABLE,
+    OK,
+    UNREADABLE,
+)
 from audit.masks.background_removal import RembgEstimator, fell_back
 from audit.masks.cache import MaskCache
-from audit.masks.estimate import PLANES, centre_ellipse, enlarge
+from audit.masks.estimate import PLANES, MaskEstimate, centre_ellipse, enlarge
 
 SOURCES = ("dataset", "box", "estimated", "component", "ellipse", "rembg")
 ELLIPSE_RADIUS = 0.75
+# Families that come with the dataset.
+_OWN = ("dataset", "box")
+_BAD_MASKS = (MASK_MISSING, MASK_UNREADABLE, MASK_MISMATCH)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyMasks:
+    """One family's masks of a batch, on the device.
+
+    Attributes:
+        masks: The share of each pixel that is object, in [0, 1], N×H×W.
+        confidence: As in :class:`BatchMasks`, N.
+        source: Likewise.
+        unknown: The share of each pixel that counts on no side; ``None`` for nothing.
+        valid: Which samples have a mask, bool N; ``None`` for all.
+    """
+
+    masks: Tensor
+    confidence: Tensor
+    source: Tensor
+    unknown: Tensor | None = None
+    valid: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +54,14 @@ class BatchMasks:
     Attributes:
         main: What scores rest on, in [0, 1], N×H×W.
         unknown: The share of each pixel that counts on no side; ``None`` for nothing.
-        others: The other families' masks by name, each N×H×W.
+        others: The other families' masks by name.
         confidence: Expected overlap of an estimated main mask with the object, N; NaN for others.
         source: Where the main mask came from, positions in :data:`SOURCES`, int64 N.
     """
 
     main: Tensor
     unknown: Tensor | None
-    others: dict[str, Tensor]
+    others: dict[str, FamilyMasks]
     confidence: Tensor
     source: Tensor
 
@@ -94,47 +124,73 @@ class MaskFamilies:
         Returns:
             The masks, in the image's geometry.
         """
-        found = {name: self._family(family_of(name), batch) for name in self.names}
-        main = found.pop(self.names[0])
-        own = self.main in ("dataset", "box")
-        unknown = batch.unknown.to(self.device) if own and batch.unknown is not None else None
+        found = {family_of(name): self._family(family_of(name), batch) for name in self.names}
+        main = found.pop(self.main)
         return BatchMasks(
             main=main.masks,
-            unknown=unknown,
-            others={family_of(name): family.masks for name, family in found.items()},
+            unknown=main.unknown,
+            others=found,
             confidence=self._blank_unread(main.confidence, batch),
             source=main.source,
         )
 
-    def _family(self, family: str, batch: Batch) -> _Family:
+    def given(self, batch: Batch) -> list[str]:
+        """What is wrong with each sample beforehand, as far as the main masks are concerned.
+
+        A dataset's bad mask does not matter where scores rest on other masks.
+        """
+        if self.main in _OWN:
+            return list(batch.status)
+        labels = batch.labels.tolist()
+        return [
+            (OK if label >= 0 else BAD_LABEL) if status in _BAD_MASKS else status
+            for status, label in zip(batch.status, labels, strict=True)
+        ]
+
+    def _family(self, family: str, batch: Batch) -> FamilyMasks:
         count = len(batch)
         nothing = torch.full((count,), torch.nan, device=self.device)
         source = torch.full((count,), SOURCES.index(family), device=self.device)
-        if family in ("dataset", "box"):
+        if family in _OWN:
             assert batch.object_mask is not None
-            return _Family(batch.object_mask.to(self.device), nothing, source)
+            valid = torch.tensor([status not in _BAD_MASKS for status in batch.status])
+            return FamilyMasks(
+                masks=batch.object_mask.to(self.device),
+                unknown=None if batch.unknown is None else batch.unknown.to(self.device),
+                valid=valid.to(self.device),
+                confidence=nothing,
+                source=source,
+            )
         if family == "ellipse":
-            return _Family(ellipses(count, self.image_size, self.device), nothing, source)
+            masks = ellipses(count, self.image_size, self.device)
+            return FamilyMasks(masks=masks, confidence=nothing, source=source)
         cache = self.removed if family == "rembg" else self.estimated
         assert cache is not None
-        estimate = cache.read(batch.index)
+        estimate = _mended(cache, batch)
         plane = PLANES.index("component") if family == "component" else 0
         masks = enlarge(estimate.planes[:, plane].to(self.device), self.image_size)
         if family == "rembg":
             instead = fell_back(estimate).to(self.device)
             source = torch.where(instead, SOURCES.index("estimated"), source)
-        return _Family(masks, estimate.confidence.to(self.device), source)
+        confidence = estimate.confidence.to(self.device)
+        return FamilyMasks(masks=masks, confidence=confidence, source=source)
 
     def _blank_unread(self, confidence: Tensor, batch: Batch) -> Tensor:
         readable = torch.tensor([status != "unreadable" for status in batch.status])
         return torch.where(readable.to(self.device), confidence, torch.nan)
 
 
-@dataclass(frozen=True)
-class _Family:
-    masks: Tensor
-    confidence: Tensor
-    source: Tensor
+def _mended(cache: MaskCache, batch: Batch) -> MaskEstimate:
+    """Masks from the cache; anew for images that could not be read when it was filled."""
+    estimate = cache.read(batch.index)
+    readable = torch.tensor([status != UNREADABLE for status in batch.status])
+    missed = (estimate.confidence.isnan() & readable).nonzero()[:, 0]
+    if not len(missed):
+        return estimate
+    again = cache.estimator(batch.images[missed])
+    planes, confidence = estimate.planes.clone(), estimate.confidence.clone()
+    planes[missed], confidence[missed] = again.planes.cpu(), again.confidence.cpu()
+    return MaskEstimate(planes=planes, confidence=confidence)
 
 
 def family_of(name: str) -> str:

@@ -19,7 +19,7 @@ from audit.data.loader import chunks, fetch
 from audit.masks.families import SOURCES, BatchMasks, MaskFamilies
 from audit.run.rows import SAMPLE_COLUMNS, Column, build_table
 from audit.run.store import Shard
-from audit.score.masks import Masks
+from audit.score.masks import Family, Masks
 from audit.score.transplant import Donors
 from audit.step import STATUSES, AuditStep, status_code
 
@@ -47,8 +47,11 @@ class MaskedBatch:
     @property
     def masks(self) -> Masks:
         """As the step takes them."""
-        found = self.found
-        return Masks(main=found.main, unknown=found.unknown, others=found.others)
+        others = {
+            name: Family(mask=family.masks, unknown=family.unknown, valid=family.valid)
+            for name, family in self.found.others.items()
+        }
+        return Masks(main=self.found.main, unknown=self.found.unknown, others=others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +135,9 @@ class Auditor:
                 images=batch.images.to(self.device, non_blocking=pin),
                 labels=batch.labels.to(self.device, non_blocking=pin),
                 found=self.families.of(batch),
-                given=torch.tensor([status_code(s) for s in batch.status], device=self.device),
+                given=torch.tensor(
+                    [status_code(s) for s in self.families.given(batch)], device=self.device
+                ),
                 index=batch.index.to(self.device),
             )
 

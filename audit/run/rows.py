@@ -42,7 +42,7 @@ _MOVED = (
     "with the mask's border where it is, and moved in and out by one cell (or as far as leaves a "
 )
 _MOVED += "quarter of the object, of the background)"
-_NO_MAP = _NO_MASK + ", or zero_map"
+_NO_MAP = _NO_MASK + ", or zero_map, or all of the map is on unknown pixels"
 _NO_ALT = "prediction and label agree, or " + _NO_MODEL
 
 SAMPLE_COLUMNS: tuple[Column, ...] = (

@@ -125,11 +125,10 @@ def pointing_hit(
         upsampled: N×H×W.
         mask: bool, N×H×W.
         tolerance: Radius of the disc around the peak, in pixels.
-        known: bool, N×H×W; a peak elsewhere is no miss. ``None`` for all.
+        known: bool, N×H×W; the peak is sought among these pixels. ``None`` for all.
 
     Returns:
-        In [0, 1], N: the fraction of tied peaks that hit; NaN where every peak is on unknown
-        pixels, out of the object's reach.
+        In [0, 1], N: the fraction of tied peaks that hit; NaN where no pixel is known.
 
     Source:
         The pointing game, Zhang et al. 2018, section 4.1.
@@ -139,12 +138,11 @@ def pointing_hit(
         >>> pointing_hit(up, torch.tensor([[[True, False, False]]]), 1)
         tensor([0.])
     """
-    top = upsampled.amax(dim=(1, 2), keepdim=True)
-    peaks = upsampled >= top - TIED * top.abs()
-    near = _grow(mask, tolerance)
-    hits = (peaks & near).sum(dim=(1, 2))
     if known is not None:
-        peaks = peaks & (known | near)
+        upsampled = torch.where(known, upsampled, -torch.inf)
+    top = upsampled.amax(dim=(1, 2), keepdim=True)
+    peaks = (upsampled >= top - TIED * top.abs()) & (upsampled > -torch.inf)
+    hits = (peaks & _grow(mask, tolerance)).sum(dim=(1, 2))
     return _ratio(hits.to(upsampled.dtype), peaks.sum(dim=(1, 2)).to(upsampled.dtype))
 
 

@@ -15,6 +15,40 @@ from audit.cam import Resampler
 _SUBCELLS = 2
 # It moves by a whole cell, or as far as leaves this share of the object, or of the background.
 LEAST_LEFT = 0.25
+# A smaller share of all mass is rounding.
+_NOTHING = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Masks from one place.
+
+    Attributes:
+        mask: The share of each pixel that is object, in [0, 1], N×H×W.
+        unknown: Likewise the share that counts on no side; ``None`` where everything is known.
+        valid: Which samples have a mask, bool N; ``None`` for all.
+    """
+
+    mask: Tensor
+    unknown: Tensor | None = None
+    valid: Tensor | None = None
+
+    def take(self, rows: Tensor) -> Family:
+        """Some of the samples, in another order."""
+        parts = (self.mask, self.unknown, self.valid)
+        mask, unknown, valid = (None if part is None else part[rows] for part in parts)
+        assert mask is not None
+        return Family(mask=mask, unknown=unknown, valid=valid)
+
+    def beside(self, main: Tensor | None) -> Family:
+        """The same without the pixels that the main mask does not know either."""
+        if main is None:
+            return self
+        if self.unknown is None:
+            return Family(mask=self.mask * (1 - main), unknown=main, valid=self.valid)
+        unknown = torch.maximum(self.unknown, main)
+        mask = torch.minimum(self.mask, 1 - unknown)
+        return Family(mask=mask, unknown=unknown, valid=self.valid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +58,20 @@ class Masks:
     Attributes:
         main: What scores rest on: the share of each pixel that is object, in [0, 1], N×H×W.
         unknown: Likewise the share that counts on no side; ``None`` where everything is known.
-        others: Masks from elsewhere, by the family's name, each N×H×W.
+        others: Masks from elsewhere, by the family's name. What the main one does not know
+            counts on no side under them too, so that all are compared on the same pixels.
     """
 
     main: Tensor
     unknown: Tensor | None = None
-    others: Mapping[str, Tensor] = field(default_factory=dict)
+    others: Mapping[str, Family] = field(default_factory=dict)
 
     def take(self, rows: Tensor) -> Masks:
         """Some of the samples, in another order."""
         return Masks(
             main=self.main[rows],
             unknown=None if self.unknown is None else self.unknown[rows],
-            others={name: mask[rows] for name, mask in self.others.items()},
+            others={name: family.take(rows) for name, family in self.others.items()},
         )
 
     @property
@@ -56,7 +91,7 @@ class Masks:
         if self.unknown is None:
             return inside
         known = 1 - self.unknown.mean(dim=(1, 2))
-        return torch.where(known > 0, inside / known, torch.nan)
+        return torch.where(known > _NOTHING, inside / known, torch.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +119,7 @@ class CellMasks:
         """Object's share of what is known, N×V; NaN where nothing is."""
         inside = (self.object * self.weight).sum(dim=(2, 3))
         known = (self.known * self.weight).expand_as(self.object).sum(dim=(2, 3))
-        return torch.where(known > 0, inside / known, torch.nan)
+        return torch.where(known > _NOTHING * self.weight.sum(), inside / known, torch.nan)
 
     def shares(self, positive: Tensor) -> Tensor:
         """The share of a map's positive mass on the object, for every mask in one product.
@@ -93,18 +128,18 @@ class CellMasks:
             positive: ``L ≥ 0``, N×h×w.
 
         Returns:
-            ``R = Σ u·L·m / Σ u·L·(1 − unknown)`` in [0, 1], N×V; NaN for a map without mass.
+            ``R = Σ u·L·m / Σ u·L·(1 − unknown)`` in [0, 1], N×V; NaN for a map without mass
+            on known pixels.
 
         Source:
             As :func:`audit.score.attention.object_share`.
         """
         mass = (positive * self.weight).flatten(1)[:, :, None]
         inside = (self.object.flatten(2) @ mass)[..., 0]
-        if self.unknown is None:
-            known = mass.sum(dim=1).expand_as(inside)
-        else:
-            known = (self.known.flatten(2) @ mass)[..., 0]
-        return torch.where(known > 0, inside / known, torch.nan).clamp(max=1)
+        total = mass.sum(dim=1).expand_as(inside)
+        known = total if self.unknown is None else (self.known.flatten(2) @ mass)[..., 0]
+        # What resampling rounds is no evidence.
+        return torch.where(known > _NOTHING * total, inside / known, torch.nan).clamp(max=1)
 
 
 class CellMasker:
@@ -150,26 +185,34 @@ class CellMasker:
             The masks on the grid. Eroded and dilated, the border moves by one cell each way, or
             as far as leaves a quarter of the object (of the background).
         """
-        unknown = None if masks.unknown is None else self.to_grid(masks.unknown)
         main = self.to_grid(masks.main)
-        eroded, dilated = (self._from_fine.to_grid(moved) for moved in self._moved(masks))
-        others = [self.to_grid(mask) for mask in masks.others.values()]
+        eroded, dilated = self._moved(masks, main)
+        families = [family.beside(masks.unknown) for family in masks.others.values()]
+        others = [self.to_grid(family.mask) for family in families]
         objects = torch.stack([main, eroded, dilated, *others], dim=1)
-        if unknown is None:
+        # What the main mask does not know stays so wherever its border goes.
+        shares = [masks.unknown] * 3 + [family.unknown for family in families]
+        if all(share is None for share in shares):
             return CellMasks(object=objects, unknown=None, weight=self.weight)
-        # What is unknown stays so wherever the border goes; the other families know everything.
-        several = torch.stack([unknown] * 3 + [torch.zeros_like(unknown)] * len(others), dim=1)
-        objects[:, :3] = torch.minimum(objects[:, :3], 1 - several[:, :3])
-        return CellMasks(object=objects, unknown=several, weight=self.weight)
+        nothing = torch.zeros_like(main)
+        unknown = torch.stack(
+            [nothing if share is None else self.to_grid(share) for share in shares], dim=1
+        )
+        objects = torch.minimum(objects, 1 - unknown)
+        return CellMasks(object=objects, unknown=unknown, weight=self.weight)
 
-    def _moved(self, masks: Masks) -> tuple[Tensor, Tensor]:
-        """The main mask eroded and dilated, on the fine grid."""
+    def _moved(self, masks: Masks, main: Tensor) -> tuple[Tensor, Tensor]:
+        """The main mask eroded and dilated, on the grid; itself where its border must not move."""
         inside = self._shrunk(masks.main)
-        known = 1.0 if masks.unknown is None else 1 - self._shrunk(masks.unknown)
-        outside = (known - inside).clamp_min(0)
-        eroded = _eroded(inside, self._steps)
-        left = _eroded(outside, self._steps)
-        return eroded, (known - left).clamp(0, 1)
+        unknown = torch.zeros_like(inside) if masks.unknown is None else self._shrunk(masks.unknown)
+        outside = (1 - unknown - inside).clamp_min(0)
+        eroded, smaller = _eroded(inside, self._steps)
+        left, larger = _eroded(outside, self._steps)
+        dilated = (1 - unknown - left).clamp(0, 1)
+        return tuple(
+            torch.where(moved[:, None, None], self._from_fine.to_grid(mask), main)
+            for mask, moved in ((eroded, smaller), (dilated, larger))
+        )  # type: ignore[return-value]  # two of them
 
     def _shrunk(self, mask: Tensor) -> Tensor:
         if tuple(mask.shape[-2:]) == self._fine:
@@ -177,16 +220,18 @@ class CellMasker:
         return F.interpolate(mask[:, None], size=self._fine, mode="area")[:, 0]
 
 
-def _eroded(mask: Tensor, steps: int) -> Tensor:
-    """Take off the border of a mask step by step, as long as a quarter of it is left."""
+def _eroded(mask: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Take off a mask's border step by step, as long as a quarter is left; and whether it moved."""
     enough = LEAST_LEFT * mask.sum(dim=(1, 2))
     result = smaller = mask
+    moved = torch.zeros_like(enough, dtype=torch.bool)
     for step in range(steps):
         # Cross and square in turn make an octagon; beyond the image nothing is taken off.
         smaller = -(_grown_by_square if step % 2 else _grown_by_cross)(-smaller)
         keep = smaller.sum(dim=(1, 2)) >= enough
+        moved = moved | keep
         result = torch.where(keep[:, None, None], smaller, result)
-    return result
+    return result, moved
 
 
 def _grown_by_cross(mask: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from audit.data import Batch, MaskFiles, open_split
 from audit.data.demo import open_demo
 from audit.data.geometry import Geometry
-from audit.masks import check_alignment
+from audit.masks.alignment import check_alignment, reduced_to_check
 from tests.conftest import real_data
 
 
@@ -122,3 +122,20 @@ def test_few_or_even_images_cannot_tell() -> None:
     images, masks = demo(40)
     even = check_alignment(torch.full_like(images, 7), masks)
     assert even.verdict in ("no fit", "too few")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("seam", [4, 10])
+def test_a_wide_seam_of_unknown_pixels_is_no_misfit(seam: int) -> None:
+    """A trimap leaves the object too narrow; its border lies in the middle of what is unknown."""
+    images, masks = crops(224)
+    whole = (masks >= 0.5).float()
+    narrow = -F.max_pool2d(-whole[:, None], 2 * seam + 1, 1, seam)[:, 0]
+    wide = F.max_pool2d(whole[:, None], 2 * seam + 1, 1, seam)[:, 0]
+    small = [reduced_to_check(part) for part in (images, narrow, wide - narrow)]
+    assert check_alignment(*small, size=(224, 224)).verdict == "fits"
+    if seam == 10:
+        assert check_alignment(images, narrow).verdict != "fits"
+    shifted = [small[0], *(part.roll(8, dims=2) for part in small[1:])]
+    assert "right" not in check_alignment(*shifted, size=(224, 224)).placement
+    assert "left" in check_alignment(*shifted, size=(224, 224)).placement

@@ -156,8 +156,9 @@ def test_unknown_pixels_take_no_part_by_hand() -> None:
     assert attention.rank_accuracy(up, mask, known).item() == 1
     far = row(0, 0, 1, 0).bool()
     assert attention.pointing_hit(up, far, 1).item() == 0
-    assert attention.pointing_hit(up, far, 1, known).isnan().item()  # the peak is unknown
-    assert attention.pointing_hit(up, far, 2, known).item() == 1  # the object is within reach
+    assert attention.pointing_hit(up, far, 1, known).item() == 1  # the highest known pixel is near
+    assert attention.pointing_hit(up, far, 0, known).item() == 0
+    assert attention.pointing_hit(up, far, 1, ~known & False).isnan().item()
     counts = attention.pixel_histogram(up, mask, torch.tensor([True]), known)
     assert counts.sum() == 3
     assert counts[1].nonzero().flatten().tolist() == [192]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from audit.score.contributions import cell_contributions, contributions, regions
-from audit.score.masks import LEAST_LEFT, CellMasker, Masks, border_touch, overlap
+from audit.score.masks import LEAST_LEFT, CellMasker, Family, Masks, border_touch, overlap
 from tests.conftest import ARCHITECTURES, random_cut
 
 
@@ -26,7 +26,8 @@ def test_shares_equal_those_of_upsampled_maps(size: tuple[int, int], grid: tuple
     main, unknown = soft_masks(4, size)
     other = soft_masks(4, size)[0].flip(1)
     maps = torch.rand(4, *grid)
-    cells = CellMasker(size, grid)(Masks(main=main, unknown=unknown, others={"other": other}))
+    others = {"other": Family(mask=other)}
+    cells = CellMasker(size, grid)(Masks(main=main, unknown=unknown, others=others))
     found = cells.shares(maps)
     up = F.interpolate(maps[:, None].double(), size=size, mode="bilinear")[:, 0]
     for n in range(4):
@@ -36,8 +37,9 @@ def test_shares_equal_those_of_upsampled_maps(size: tuple[int, int], grid: tuple
                 value = up[n, y, x].item()
                 inside += value * main[n, y, x].item()
                 outside += value * (1 - main[n, y, x].item() - unknown[n, y, x].item())
-                of_other += value * other[n, y, x].item()
-                every += value
+                known = value * (1 - unknown[n, y, x].item())
+                of_other += known * other[n, y, x].item()
+                every += known
         assert found[n, 0].item() == pytest.approx(inside / (inside + outside), rel=1e-5)
         assert found[n, 3].item() == pytest.approx(of_other / every, rel=1e-5)
     area = main.mean(dim=(1, 2)) / (1 - unknown.mean(dim=(1, 2)))
@@ -140,3 +142,33 @@ def test_border_touch_and_overlap_by_hand() -> None:
     other[0, 0:2, 2] = True
     assert overlap(mask, other).item() == pytest.approx(1 / 3)
     assert overlap(mask & ~mask, mask & ~mask).isnan().item()
+
+
+@pytest.mark.parametrize(("side", "cells"), [(30, 7), (48, 5), (32, 8), (224, 7)])
+def test_mass_on_unknown_cells_alone_has_no_share(side: int, cells: int) -> None:
+    """What resampling rounds must not pass for knowledge."""
+    main, unknown = torch.zeros(1, side, side), torch.zeros(1, side, side)
+    main[:, -side // 4 :, -side // 4 :] = 1
+    unknown[:, : side // 2, : side // 2] = 1
+    maps = torch.zeros(1, cells, cells)
+    maps[0, 0, 0] = 7.0
+    found = CellMasker((side, side), (cells, cells))(Masks(main=main, unknown=unknown))
+    assert found.shares(maps)[0, 0].isnan().item()
+
+
+def test_a_border_that_must_not_move_leaves_the_mask_as_it_is() -> None:
+    torch.manual_seed(2)
+    main = (torch.rand(20, 12, 12) > 0.97).float()  # single pixels
+    cells = CellMasker((12, 12), (8, 8))(Masks(main=main)).object
+    still = (cells[:, 1] - cells[:, 0]).abs().amax(dim=(1, 2)) == 0
+    assert still.float().mean() > 0.8
+    assert (cells[:, 1].sum(dim=(1, 2)) <= cells[:, 0].sum(dim=(1, 2)) * (1 + 1e-5)).all()
+
+
+def test_overlap_of_families_with_objects_beyond_what_the_main_one_knows() -> None:
+    main, unknown = soft_masks(3, (8, 8))
+    family = Family(mask=torch.ones(3, 8, 8), unknown=main * 0)
+    beside = family.beside(unknown)
+    assert beside.unknown is not None
+    torch.testing.assert_close(beside.mask + beside.unknown, torch.ones(3, 8, 8))
+    assert family.beside(None) is family

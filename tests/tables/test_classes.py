@@ -24,6 +24,7 @@ def some_samples() -> pd.DataFrame:
     )
     for score in SCORES:
         rows[score] = np.array([0.1, 0.3, np.nan, 0.5, np.nan, 0.9], np.float32)
+    rows["mask_confidence"] = 0.45
     for score in MOVED_SCORES:
         rows[f"{score}_low"] = rows[score] - 0.1
         rows[f"{score}_high"] = rows[score] + 0.3
