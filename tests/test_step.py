@@ -227,7 +227,7 @@ def test_what_is_unknown_counts_on_no_side() -> None:
     step, _ = make("cnn")
     images, labels, masks, given, index = batch(8)
     unknown = torch.zeros_like(masks)
-    unknown[:, 8:16, 16:24] = 1
+    unknown[:, 8:28, 12:28] = 1
     known = 1 - unknown
     columns = step(images, labels, Masks(main=masks * known, unknown=unknown), given, index).columns
     raw = columns["map"].float() * columns["map_scale"][:, None, None]
@@ -242,7 +242,7 @@ def test_what_is_unknown_counts_on_no_side() -> None:
         columns["object_share"][scored].double(), share[scored], rtol=1e-3, atol=1e-3
     )
     torch.testing.assert_close(columns["object_area"], area)
-    torch.testing.assert_close(columns["unknown_area"], torch.full((8,), 64 / 1024))
+    torch.testing.assert_close(columns["unknown_area"], torch.full((8,), 320 / 1024))
     total = sum(
         columns[f"{part}_logit"]
         for part in ("object", "near", "far", "unknown", "bias", "residual")
