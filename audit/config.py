@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from audit.errors import ConfigError
 
@@ -145,6 +152,14 @@ class AuditConfig(BaseModel):
         if not all(part.isdecimal() for part in values):
             raise ValueError("whole numbers with commas, such as 1 or 1,2")
         return [int(part) for part in values]
+
+    @field_validator("mask_unknown")
+    @classmethod
+    def _check_values(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        both = sorted(set(value) & set(info.data.get("mask_object", ())))
+        if both:
+            raise ValueError(f"other values than mask_object, which has {both[0]} too")
+        return value
 
     @field_validator("masks")
     @classmethod

@@ -17,6 +17,7 @@ from PIL import Image
 from audit import run_audit
 from audit.data.split import Batch
 from audit.errors import TooManyBadSamples
+from audit.report.summary import summarise
 from audit.report.thumbs import UNKNOWN
 from audit.tables import AuditRun
 from tests.data.making import (
@@ -175,6 +176,8 @@ def test_masks_of_other_images_are_called_out_on_the_page(tmp_path: Path) -> Non
     page = (run.path / "index.html").read_text()
     assert "Look at the object masks first" in page
     assert "flipped left to right" in page
+    said = summarise(run, seconds=1.0)
+    assert "WARNING: the object masks would fit their images better flipped left to right" in said
 
 
 def test_many_bad_masks_are_rows_and_never_a_crash(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from audit.data.listed import FileRecords
 from audit.data.maskvalues import BadMask, Shares, Size
 from audit.data.places import as_text, shown
 from audit.data.split import MASK_MISMATCH, MASK_MISSING
-from audit.errors import DataError
+from audit.errors import DataError, visible
 
 # How much of a box is object, from its middle (u = v = 0) to its edges (±1): the mean over 862
 # outlines of COCO (200 photos, boxes of at least 32 pixels a side) is 0.81·((1−u²)(1−v²))^0.44
@@ -140,12 +140,12 @@ def find_boxes(place: Path, records: FileRecords) -> tuple[BoxMasks, dict[str, o
             found=f"boxes for {as_text(boxes[0].image)} and the like" if boxes else "no boxes",
             remedy="name the pictures by their path below the image folder",
         )
-    classes = records.labels.classes
+    classes = tuple(map(visible, records.labels.classes))
     rows = []
     for i in range(len(records)):
         label = int(records.labels.values[i])
         others = {name for k, name in enumerate(classes) if k != label}
-        kept = [box.edges for box in matched.get(i, ()) if box.label not in others]
+        kept = [box.edges for box in matched.get(i, ()) if visible(box.label) not in others]
         rows.append(np.array(kept, np.float64).reshape(-1, 4))
     masks = BoxMasks(boxes=rows, source=shown(str(place)), missing="it has no box of its class")
     return masks, {"surplus_boxes": surplus} if surplus else {}

@@ -132,7 +132,14 @@ def _from_coco(place: Path) -> list[NamedBox]:
             for box in said["annotations"]
             if not box.get("iscrowd")
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise DataError(
             f"{place} holds no boxes",
             expected="COCO's JSON: images with id and file_name, annotations with image_id and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ _EXPECTED = (
     "COCO's JSON: images with id and file_name, annotations with id, image_id, category_id and "
     "segmentation, categories with id and name"
 )
+# No picture has so many pixels on a side; a number beyond it, or one that is none, says nothing.
+_LONGEST_SIDE = 2**31
 # Pictures that are looked for before a folder is taken for the wrong one.
 _TRIED = 20
 
@@ -73,13 +76,14 @@ class CocoMasks:
         source: The annotation file's name.
         sizes: The size that the file says of each sample's picture.
         inside: Each sample's outlines.
-        unknown: Outlines of what is neither this sample's object nor background.
+        unknown: What is neither this sample's object nor background; of one whose outline is
+            missing or broken, all of its box.
     """
 
     source: str
     sizes: Sequence[Size | None]
     inside: Sequence[tuple[str, ...]]
-    unknown: Sequence[tuple[str, ...]]
+    unknown: Sequence[tuple[_Annotation, ...]]
 
     def read(self, i: int, size: Size) -> Shares:
         """See :class:`audit.data.pictures.Masks`."""
@@ -87,7 +91,7 @@ class CocoMasks:
         if said is not None and said != size:
             raise OtherSize(f"in {self.source}", said)
         inside = [self._fill(outline, size) for outline in self.inside[i]]
-        unknown = [self._fill(outline, size) for outline in self.unknown[i]]
+        unknown = [self._neither(one, size) for one in self.unknown[i]]
         return Shares.of(
             np.logical_or.reduce(inside),
             np.logical_or.reduce(unknown) if unknown else None,
@@ -96,8 +100,24 @@ class CocoMasks:
 
     def contents(self) -> Iterator[str]:
         """See :class:`audit.data.pictures.Masks`."""
-        for said in zip(self.sizes, self.inside, self.unknown, strict=True):
+        for size, inside, unknown in zip(self.sizes, self.inside, self.unknown, strict=True):
+            said = size, inside, tuple((one.outline, one.box) for one in unknown)
             yield hashlib.sha256(repr(said).encode()).hexdigest()
+
+    def _neither(self, one: _Annotation, size: Size) -> Filled:
+        try:
+            return self._fill(one.outline, size)
+        except BadMask:
+            if one.box is None:
+                raise
+        left, top, width, height = one.box
+        filled = np.zeros(size, np.bool_)
+        rows, columns = (
+            slice(max(0, math.floor(start)), max(0, math.ceil(start + length)))
+            for start, length in ((top, height), (left, width))
+        )
+        filled[rows, columns] = True
+        return filled
 
     def _fill(self, outline: str, size: Size) -> Filled:
         if outline in ("", "null", "[]", "{}"):
@@ -201,7 +221,7 @@ class _Chosen(NamedTuple):
     id: str
     label: int
     inside: tuple[str, ...]
-    unknown: tuple[str, ...]
+    unknown: tuple[_Annotation, ...]
     window: Window | None = None
 
 
@@ -217,7 +237,7 @@ def _whole(content: _Instances, position: dict[int, int]) -> _Built:
             continue
         kind = max(things, key=lambda one: (one.area, -one.id)).category
         inside = tuple(one.outline for one in things if one.category == kind)
-        crowds = tuple(one.outline for one in found if one.crowd and one.category == kind)
+        crowds = tuple(one for one in found if one.crowd and one.category == kind)
         chosen.append(_Chosen(picture, picture.name, position[kind], inside, crowds))
     empty = len(content.pictures) - len(chosen)
     return chosen, {"pictures_without_objects": empty} if empty else {}
@@ -238,9 +258,7 @@ def _cutouts(content: _Instances, position: dict[int, int]) -> _Built:
             if max(width, height) < LEAST_INSTANCE:
                 small += 1
                 continue
-            others = tuple(
-                o.outline for o in found if o.category == one.category and o.id != one.id
-            )
+            others = tuple(o for o in found if o.category == one.category and o.id != one.id)
             edges = (left, top, left + width, top + height)
             chosen.append(
                 _Chosen(
@@ -269,7 +287,7 @@ def _read(file: Path) -> _Instances:
         said = json.loads(data, object_hook=_packed)
         lists = [list(said[name]) for name in ("images", "annotations", "categories")]
         _refuse_unpacked(lists)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{file} is no COCO instances file",
             expected=_EXPECTED,
@@ -294,6 +312,8 @@ def _packed(said: dict[str, Any]) -> object:
     if "file_name" in said and "id" in said:
         height, width = said.get("height"), said.get("width")
         size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        if size is not None and max(map(abs, size)) >= _LONGEST_SIDE:
+            size = None
         return _Picture(int(said["id"]), str(said["file_name"]), size)
     if "name" in said and "id" in said and "url" not in said:
         return _Category(int(said["id"]), str(said["name"]))
@@ -301,20 +321,30 @@ def _packed(said: dict[str, Any]) -> object:
 
 
 def _annotation(said: dict[str, Any]) -> _Annotation:
-    box = said.get("bbox")
-    numbers = tuple(map(float, box)) if isinstance(box, list) and len(box) == 4 else None
-    area = said.get("area")
-    if not isinstance(area, (int, float)):
-        area = numbers[2] * numbers[3] if numbers else 0.0
+    box, area = _box(said.get("bbox")), said.get("area")
+    if not isinstance(area, (int, float)) or not abs(area) < _LONGEST_SIDE**2:
+        area = box[2] * box[3] if box else 0.0
     return _Annotation(
         int(said["id"]),
         int(said["image_id"]),
         int(said["category_id"]),
         bool(said.get("iscrowd", 0)),
         float(area),
-        (numbers[0], numbers[1], numbers[2], numbers[3]) if numbers else None,
+        box,
         json.dumps(said.get("segmentation"), separators=(",", ":")),
     )
+
+
+def _box(said: object) -> tuple[float, float, float, float] | None:
+    """Left, top, width and height; ``None`` where they are not said, or cannot be."""
+    if not isinstance(said, list) or len(said) != 4:
+        return None
+    try:
+        left, top, width, height = map(float, said)
+    except OverflowError:
+        return None
+    box = left, top, width, height
+    return box if all(abs(edge) < _LONGEST_SIDE for edge in box) else None
 
 
 def _refuse_unpacked(lists: Sequence[Sequence[object]]) -> None:

@@ -53,8 +53,11 @@ def decode_rgb(data: bytes) -> Tensor:
 
 def is_turned(data: bytes) -> bool:
     """Whether an EXIF entry turns a readable picture so that its sides change places."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
+    except Exception:  # noqa: BLE001 - a damaged entry raises anything, and turns nothing
+        return False
 
 
 def open_upright(data: bytes) -> Image.Image:
@@ -80,3 +83,5 @@ def open_upright(data: bytes) -> Image.Image:
         Image.DecompressionBombWarning,
     ) as error:
         raise UnreadableImage(str(error)) from error
+    except Exception as error:  # damaged entries of a TIFF raise TypeError and others
+        raise UnreadableImage(f"Pillow fails with {type(error).__name__}") from error

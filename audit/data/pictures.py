@@ -24,6 +24,7 @@ from audit.data.split import (
     Split,
     frame,
 )
+from audit.errors import visible
 
 # Whether a sample of a dataset with outlines is a picture or one object cut out of it.
 Samples = Literal["images", "instances"]
@@ -120,7 +121,7 @@ class PictureSplit:
     Args:
         name: The dataset's name.
         part: The split's name.
-        classes: Class names.
+        classes: Class names; control characters in them, and in both names, are escaped.
         records: The samples.
         masks: Their masks; ``None`` where the source has none.
         mask_kind: What the masks are.
@@ -141,6 +142,11 @@ class PictureSplit:
     stored_size: Size | None = None
     in_memory: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("name", "part"):
+            object.__setattr__(self, name, visible(getattr(self, name)))
+        object.__setattr__(self, "classes", tuple(map(visible, self.classes)))
+
     @property
     def image_size(self) -> Size:
         """See :class:`audit.data.split.Split`."""
@@ -159,7 +165,7 @@ class PictureSplit:
             digest.update(f"picture {content}\n".encode())
         for i in range(len(self.records)):
             label = _label(self.records, i)[0]
-            said = f"{self.records.sample_id(i)} {label} {self.records.window(i)}\n"
+            said = f"{visible(self.records.sample_id(i))} {label} {self.records.window(i)}\n"
             digest.update(said.encode())
         for content in self.masks.contents() if self.masks is not None else ():
             digest.update(f"mask {content}\n".encode())
@@ -195,7 +201,7 @@ class PictureSplit:
                     unknown[row] = torch.minimum(sample.shares.unknown, 1 - masks[row])
         return Batch(
             index=torch.as_tensor(indices, dtype=torch.int64),
-            sample_id=[self.records.sample_id(i) for i in indices],
+            sample_id=[visible(self.records.sample_id(i)) for i in indices],
             images=images,
             labels=labels,
             object_mask=masks,
@@ -230,7 +236,7 @@ class _Sample:
             sample.status = error.status
             troubles.insert(0, str(error))
         if troubles:
-            sample.problem = f"{split.records.sample_id(i)}: {'; '.join(troubles)}"
+            sample.problem = visible(f"{split.records.sample_id(i)}: {'; '.join(troubles)}")
         return sample
 
     def _read_image(self, split: PictureSplit, i: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from audit.errors import DataError
+from audit.errors import DataError, visible
 from audit.files import sha256_of
 
 # What to install for a protocol, where fsspec does not bring it itself.
@@ -20,6 +20,8 @@ _BACKENDS = {
 }  # fmt: skip
 # Digests in flight at once: a million waiting tasks would take a gigabyte.
 _AT_ONCE = 4096
+# Python's ValueError where a name holds a zero byte or half a surrogate pair.
+_NO_NAME = "no file can have such a name"
 
 
 def is_uri(place: str) -> bool:
@@ -67,8 +69,13 @@ def shown(name: str) -> str:
 
 
 def as_text(path: str | Path) -> str:
-    """A path as text; bytes of a name that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""A path for people: control characters, and bytes that are not UTF-8, are escaped.
+
+    Example:
+        >>> print(as_text("\x1b[31m\udcff.png"))
+        \x1b[31m\xff.png
+    """
+    return visible(str(path))
 
 
 def read_bytes(place: str) -> bytes:
@@ -84,7 +91,10 @@ def read_bytes(place: str) -> bytes:
         OSError: If it cannot be read; a ``FileNotFoundError`` where there is none.
     """
     if not is_uri(place):
-        return Path(place).read_bytes()
+        try:
+            return Path(place).read_bytes()
+        except ValueError as error:
+            raise OSError(_NO_NAME) from error
     import fsspec
 
     try:
@@ -169,3 +179,5 @@ def _digest(place: str) -> str:
         return sha256_of(Path(place))
     except OSError as error:
         return f"unreadable: {reason(error)}"
+    except ValueError:
+        return f"unreadable: {_NO_NAME}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ Filled = NDArray[np.bool_]
 # Corners may lie this many times the picture's longer side outside it; drawing is slow beyond.
 _FARTHEST = 1.0
 _LEAST_CORNERS = 3
+_LONGEST_SIDE = 2**31
 
 
 def fill(said: object, size: Size, source: str) -> Filled:
@@ -48,9 +48,13 @@ def fill(said: object, size: Size, source: str) -> Filled:
     if not isinstance(said, (list, tuple)) or not said:
         raise _broken(source, "it is neither polygons nor run lengths")
     if isinstance(said[0], Mapping):
+        if not all(isinstance(one, Mapping) for one in said):
+            raise _broken(source, "some of it is no run lengths")
         parts = [_from_counts(one.get("counts"), one.get("size"), size, source) for one in said]
         return np.logical_or.reduce(parts)
     if isinstance(said[0], (list, tuple)):
+        if not all(isinstance(points, (list, tuple)) for points in said):
+            raise _broken(source, "some of it is no polygon")
         return _from_polygons(said, size, source)
     return _from_counts(said, size, size, source)
 
@@ -58,7 +62,7 @@ def fill(said: object, size: Size, source: str) -> Filled:
 def _from_json(text: str | bytes, source: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _broken(source, "it is no JSON") from error
 
 
@@ -67,29 +71,31 @@ def _from_counts(counts: object, said_size: object, size: Size, source: str) -> 
     if (height, width) != tuple(size):
         raise OtherSize(source, (height, width))
     runs = _unpack(counts, source) if isinstance(counts, (str, bytes)) else _runs(counts, source)
-    # Checked here because pycocotools reads beyond its memory where the sum is too small.
-    if (runs < 0).any() or int(runs.sum()) != height * width:
+    # In Python's numbers, which do not overflow: numpy writes beyond its memory where a sum does.
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise _broken(source, f"its run lengths do not add up to {width}×{height} pixels")
     values = np.arange(len(runs)) % 2 == 1
     # Run lengths go down the columns.
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+    filled = np.repeat(values, np.array(runs, np.int64))
+    return np.ascontiguousarray(filled.reshape(width, height).T)
 
 
 def _size(said: object, source: str) -> Size:
     if isinstance(said, (list, tuple)) and len(said) == 2:
         height, width = said
-        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+        whole = isinstance(height, int) and isinstance(width, int)
+        if whole and 0 < height < _LONGEST_SIDE and 0 < width < _LONGEST_SIDE:
             return height, width
-    raise _broken(source, "its size is not two numbers")
+    raise _broken(source, "its size is not a height and a width in pixels")
 
 
-def _runs(counts: object, source: str) -> NDArray[np.int64]:
+def _runs(counts: object, source: str) -> Sequence[int]:
     if not isinstance(counts, (list, tuple)) or not all(isinstance(c, int) for c in counts):
         raise _broken(source, "its run lengths are not whole numbers")
-    return np.array(counts, np.int64)
+    return counts
 
 
-def _unpack(packed: str | bytes, source: str) -> NDArray[np.int64]:
+def _unpack(packed: str | bytes, source: str) -> Sequence[int]:
     """COCO's text: five bits a character from 48 on, a sixth says that more follow.
 
     From the fourth on, a number is the difference from the one before the last.
@@ -111,9 +117,7 @@ def _unpack(packed: str | bytes, source: str) -> NDArray[np.int64]:
         value = shift = 0
     if shift:
         raise _broken(source, "its packed run lengths end within a number")
-    if runs and max(map(abs, runs)) > 2**40:
-        raise _broken(source, "its packed run lengths hold what is no number")
-    return np.array(runs, np.int64)
+    return runs
 
 
 def _from_polygons(said: Sequence[Sequence[float]], size: Size, source: str) -> Filled:
@@ -125,8 +129,8 @@ def _from_polygons(said: Sequence[Sequence[float]], size: Size, source: str) -> 
     for points in said:
         if len(points) % 2 or not all(isinstance(p, (int, float)) for p in points):
             raise _broken(source, "a polygon's corners are not pairs of numbers")
-        # Not finite ones or far ones: pycocotools would ask for memory without end.
-        if not all(math.isfinite(p) and -farthest <= p <= 2 * farthest for p in points):
+        # Far ones, or no numbers at all: pycocotools would ask for memory without end.
+        if not all(-farthest <= p <= 2 * farthest for p in points):
             where = f"beyond the picture, which is {width}×{height} pixels"
             raise BadMask(MASK_MISMATCH, f"its outline in {source} lies {where}")
         # Fewer corners have no area, and four numbers would be taken for a box.

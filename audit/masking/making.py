@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audit.config import AuditConfig
 from audit.data.loader import iterate
-from audit.errors import UsageError
+from audit.errors import OutputError, UsageError
 from audit.files import make_folder, write_atomically
 from audit.masking.judging import BAD, Judgement, judge
 from audit.masking.opening import Opened, open_masking
@@ -113,13 +113,22 @@ def make_masks(
         made = tuple(_fill(opened, cache) for cache in opened.families.caches)
         judgements = tuple(_judge(opened)) if opened.truth is not None else ()
         if show is not None:
-            write_atomically(show, _draw(opened))
+            _write_sheet(show, _draw(opened))
     height, width = opened.split.image_size
     title = (
         f"{opened.split.name}, {opened.split.part}: {len(opened.split):,} images of "
         f"{height}×{width} ({opened.frame})"
     )
     return Masking(title=title, made=made, judgements=judgements, sheet=show)
+
+
+def _write_sheet(show: Path, content: bytes) -> None:
+    try:
+        write_atomically(show, content)
+    except OutputError as error:
+        raise OutputError(
+            error.problem, found=error.found, remedy="name another file with --show"
+        ) from error
 
 
 def _refuse_other_pictures(show: Path) -> None:

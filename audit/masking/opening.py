@@ -54,7 +54,7 @@ def open_masking(config: AuditConfig, against: str | None = None) -> Opened:
         AuditError: If data, model or estimator cannot be opened.
     """
     names = estimated_families(config)
-    stored = open_data(config)
+    stored = open_data(_without_values(config) if against not in (None, DATASET) else config)
     geometry = settle_geometry(config, stored)
     split = stored if geometry is None else stored.framed(geometry)
     truth = None
@@ -97,6 +97,13 @@ def estimated_families(config: AuditConfig) -> tuple[str, ...]:
             found="--masks dataset",
         )
     return estimated
+
+
+def _without_values(config: AuditConfig) -> AuditConfig:
+    """What mask files' values mean is said of the true masks, if there are no others."""
+    if config.mask_root is not None:
+        return config
+    return config.model_copy(update={"mask_object": (), "mask_unknown": ()})
 
 
 def _open_truth(config: AuditConfig, stored: Split, against: str) -> Split:

@@ -37,12 +37,12 @@ HEADINGS = {
     "random": "Drawn at random",
     "right_for_the_wrong_reason": "Right for the wrong reason",
     "wrong_but_confident": "Wrong but confident",
-    "least_trusted_masks": "Object masks to trust least",
-    "most_trusted_masks": "Object masks to trust most",
+    "least_trusted_masks": "Object masks of the least confidence",
+    "most_trusted_masks": "Object masks of the most confidence",
 }
 _ORDER = {
-    "least_trusted_masks": "The least trusted first",
-    "most_trusted_masks": "The most trusted first",
+    "least_trusted_masks": "The least confident first",
+    "most_trusted_masks": "The most confident first",
 }
 _LEGEND = (
     "blue: no evidence for the explained class · red: the strongest · white line: the object mask"
@@ -200,7 +200,7 @@ assert set(SPLIT_MEANING) == set(SPLIT_SECTIONS)
 def _mask_caption(sample: pd.Series) -> Caption:
     text = f"object {percent(sample['object_area'])}"
     if pd.notna(sample["mask_confidence"]):
-        text += f" · mask trust {percent(sample['mask_confidence'])}"
+        text += f" · mask confidence {percent(sample['mask_confidence'])}"
     return Caption(text=text)
 
 

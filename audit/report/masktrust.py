@@ -33,12 +33,21 @@ MEASURED = {
     "ellipse": Measured(bias=-0.086, rank_correlation=0.37, bad=0.15),
 }
 
+# Verdicts of the check whether masks lie where the images' edges are.
+MISFITS = ("other placement fits better", "no fit")
+
+CAUTIONS = {
+    "box": "A box is no outline: how much of it is object is known on average only, and whether "
+    "boxes fit their images cannot be checked. Read shares as rough.",
+    "rembg": "Such a network looks for what stands out, which need not be the labelled object.",
+    "ellipse": "It knows nothing of the images.",
+}
 WORDS = {
     "dataset": "came with the dataset",
     "box": "are soft shapes in the dataset's bounding boxes",
     "estimated": "were estimated from each image's colours and borders, without the model",
     "component": "are the central part of estimated ones",
-    "ellipse": "are the same ellipse in the centre of every image: a baseline, not a finding",
+    "ellipse": "are the same ellipse in the centre of every image, a baseline and not a finding",
     "rembg": "were made by a background removal network",
 }
 
@@ -58,6 +67,10 @@ def mask_view(facts: dict[str, Any], masks: pd.DataFrame) -> dict[str, Any]:
     return {
         "family": family,
         "words": WORDS[family],
+        "caution": CAUTIONS.get(family),
+        "network": facts["mask_network"],
+        "misfit": facts["mask_check"] is not None and facts["mask_check"]["verdict"] in MISFITS,
+        "estimated": family in ("estimated", "component", "rembg"),
         "measured": MEASURED.get(family),
         "confident": totals["mask_confident"],
         "scored": scored,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
+from audit.report.masktrust import MISFITS
 from audit.report.wording import percent
 from audit.tables.reading import AuditRun
 from audit.tables.totals import rank_classes
@@ -27,6 +30,7 @@ def summarise(run: AuditRun, seconds: float) -> str:
         f"{totals['samples']:,} images, accuracy {percent(totals['accuracy'], 2)}, "
         f"{seconds:.1f} s",
         *_bad(totals["statuses"]),
+        *_masks(facts["mask_check"]),
         "",
         "Most reliant on background, by transplant rate (how often the class's background, put",
         "under another class's object, still gets this class as the answer; a screen, no proof):",
@@ -36,7 +40,7 @@ def summarise(run: AuditRun, seconds: float) -> str:
         rest = scored["transplant_rate"][_CLASSES:]
         lines.append(f"   the other classes: {percent(rest.min())} to {percent(rest.max())}")
     if scored.empty:
-        lines.append("   no class could be scored; the column status of the samples says why")
+        lines.append(f"   no class could be scored: {_why_not(totals['statuses'])}")
     planted = facts["known_answer"].get("planted_classes")
     if planted:
         lines += ["", f"Known answer: the background was planted in {', '.join(planted)}."]
@@ -58,6 +62,27 @@ def _line(place: int, row: pd.Series) -> str:
 def _one_line(name: object) -> str:
     """A class name for a terminal: no control characters."""
     return "".join(c if c.isprintable() else "�" for c in str(name))
+
+
+def _why_not(statuses: dict[str, int]) -> str:
+    if statuses.get("ok"):
+        return (
+            "transplants need objects of at least two classes, and a head that reads\n"
+            "   nothing but the features"
+        )
+    return "the columns status and problem of the samples say why"
+
+
+def _masks(check: dict[str, Any] | None) -> list[str]:
+    """A warning where the dataset's masks do not lie where the images' edges are."""
+    if check is None or check["verdict"] not in MISFITS:
+        return []
+    if check["verdict"] == "no fit":
+        found = "follow the edges of their images no better than other images' masks do"
+    else:
+        found = f"would fit their images better {check['placement']}"
+    return [f"WARNING: the object masks {found} ({check['n']} looked at).",
+            "Do not trust the numbers below before you have looked at the masks."]  # fmt: skip
 
 
 def _bad(statuses: dict[str, int]) -> list[str]:

@@ -14,10 +14,14 @@ _MUCH_OF_BORDER = 0.25
 # The score that ranks classes by how much they rely on background. Shares of a map depend on the
 # grid and on the mask; moving the background under other objects asks what it does.
 RANKED_BY = "transplant_rate"
+ENOUGH_TO_RANK = 5
 
 
 def rank_classes(classes: pd.DataFrame) -> pd.DataFrame:
-    """Classes by reliance on background, strongest first; those without a score last.
+    """Classes by reliance on background, strongest first.
+
+    Those of which fewer than five images could be scored come after the others: one image can have
+    any rate. Those without a score are last.
 
     Args:
         classes: The rows of ``classes.parquet``.
@@ -25,9 +29,12 @@ def rank_classes(classes: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The same rows in order; ties by background share.
     """
-    return classes.sort_values(
+    ordered = classes.sort_values(
         [RANKED_BY, "background_share"], ascending=False, na_position="last", kind="stable"
     )
+    few = (ordered["n_scored"] < ENOUGH_TO_RANK) & ordered[RANKED_BY].notna()
+    none = ordered[RANKED_BY].isna()
+    return pd.concat([ordered[~few & ~none], ordered[few], ordered[none]])
 
 
 def summarise_split(

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 from torch.utils.data import Dataset
@@ -30,6 +32,7 @@ from tests.data.making import (
     HEIGHT,
     OBJECT,
     WIDTH,
+    annotation,
     boxes_coco,
     boxes_csv,
     boxes_voc,
@@ -292,6 +295,17 @@ OUTLINES = {
     "broken text": ({"size": [HEIGHT, WIDTH], "counts": "~~"}, "mask_unreadable", "no number"),
     "half text": ({"size": [HEIGHT, WIDTH], "counts": "P"}, "mask_unreadable", "within a number"),
     "no size": ({"counts": [5]}, "mask_unreadable", "size"),
+    "a wrapping sum": (
+        {"size": [HEIGHT, WIDTH], "counts": [2**62] * 4 + [HEIGHT * WIDTH]},
+        "mask_unreadable",
+        "do not add up",
+    ),
+    "huge": ({"size": [HEIGHT, WIDTH], "counts": [10**30]}, "mask_unreadable", "do not add up"),
+    "huge size": ({"size": [10**400, 5], "counts": [5]}, "mask_unreadable", "size"),
+    "far beyond floats": ([[0, 0, 10**400, 0, 5, 5]], "mask_mismatch", "beyond the picture"),
+    "a number among polygons": ([[0, 0, 2, 0, 2, 2], 5], "mask_unreadable", "no polygon"),
+    "counts among polygons": ([[0, 0, 2, 0, 2, 2], {"counts": []}], "mask_unreadable", "polygon"),
+    "a number among counts": ([run_lengths(BIT), 5], "mask_unreadable", "no run lengths"),
     "far away": ([[0, 0, 1e12, 0, 5, 5]], "mask_mismatch", "beyond the picture"),
     "odd": ([[0, 0, 5, 5, 5, 6, 7]], "mask_unreadable", "pairs"),
     "two corners": ([[0, 0, 5, 5]], "mask_unreadable", "three corners"),
@@ -325,6 +339,117 @@ def test_run_lengths_equal_pycocotools(tmp_path: Path) -> None:
         assert np.array_equal(fill(run_lengths(inside)["counts"], size, "x"), inside)
         with pytest.raises((OtherSize, BadMask)):
             fill(as_text, (size[0] + 1, size[1]), "x")
+
+
+NUMBERS = st.one_of(
+    st.integers(),
+    st.integers(-2, 30),
+    st.floats(),
+    st.sampled_from([2**31, 2**62, 2**63, 10**30, 10**400, -(10**400), True, None, "3"]),
+)
+SIZES = st.one_of(st.just([4, 5]), st.lists(NUMBERS, max_size=3), NUMBERS)
+COUNTS = st.one_of(
+    st.lists(st.integers(0, 20), max_size=6), st.lists(NUMBERS), st.text("0123`aoP~é", max_size=9)
+)
+RUNS = st.fixed_dictionaries({}, optional={"size": SIZES, "counts": COUNTS | NUMBERS})
+POLYGON = st.lists(st.integers(-4, 8) | st.floats(-5, 9) | NUMBERS, max_size=9)
+SAID = st.one_of(
+    RUNS, st.lists(RUNS | POLYGON | NUMBERS, max_size=3), COUNTS, NUMBERS, st.text(), st.binary()
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(SAID, st.booleans())
+def test_no_outline_ends_a_run(said: object, as_json: bool) -> None:
+    if as_json and not isinstance(said, bytes):
+        said = json.dumps(said)
+    try:
+        filled_in = fill(said, (4, 5), "x")
+    except BadMask as error:
+        assert error.status in ("mask_unreadable", "mask_mismatch")
+        assert "x" in str(error)
+    except OtherSize as error:
+        assert error.size[0] / 4 > 0
+    else:
+        assert (filled_in.shape, filled_in.dtype) == ((4, 5), np.bool_)
+
+
+def test_crafted_outlines_are_unreadable() -> None:
+    for said in (
+        {"size": [4, 4], "counts": [2**62] * 4 + [16]},
+        "[" * 200_000,
+        "[" * 900 + "]" * 900,
+        b"\xff\xfe",
+        json.dumps("0"),
+    ):
+        with pytest.raises(BadMask, match="cannot be read") as caught:
+            fill(said, (4, 4), "x")
+        assert caught.value.status == "mask_unreadable"
+
+
+def instances_of(root: Path, changes: dict[int, dict[str, object]]) -> Split:
+    """Cut-outs of a picture with two dogs of 32 pixels or more, after some were changed."""
+    coco_folder(root)
+    file = root / "annotations" / "instances_val2017.json"
+    said = json.loads(file.read_text())
+    dogs = [annotation(n, 1, 18, region) for n, region in ((11, TWO[0]), (12, TWO[1]))]
+    said["annotations"] = [one | changes.get(one["id"], {}) for one in dogs]
+    said["images"] = [one for one in said["images"] if one["id"] == 1]
+    file.write_text(json.dumps(said))
+    return open_split("coco", "val", root=root, samples="instances")
+
+
+TWO = ((6, 4, 44, 20), (4, 30, 44, 60))
+
+
+@pytest.mark.parametrize("outline", [[], None, {"size": [HEIGHT, WIDTH], "counts": [5]}])
+def test_a_neighbour_without_outline_is_its_box(outline: object, tmp_path: Path) -> None:
+    before = instances_of(tmp_path, {})
+    assert fetch(before).status == ["ok", "ok"]
+    box = [29.5, -3, 33.2, 20]
+    split = instances_of(tmp_path, {12: {"segmentation": outline, "bbox": box}})
+    assert split.fingerprint() != before.fingerprint()
+    batch = fetch(split, Geometry.square(48))
+    assert batch.status[0] == "ok"
+    assert batch.status[1] in ("mask_missing", "mask_unreadable")
+    assert batch.object_mask is not None
+    assert batch.unknown is not None
+    # The square starts at column 0.
+    assert torch.equal(batch.object_mask[0], torch.from_numpy(filled(TWO[0]))[:, :48].float())
+    neighbour = torch.from_numpy(filled((0, 29, 17, 63)))[:, :48].float()
+    assert torch.equal(batch.unknown[0], neighbour)
+    gone = {"segmentation": outline, "bbox": None}
+    assert fetch(instances_of(tmp_path, {12: gone})).status == [batch.status[1]]
+
+
+@pytest.mark.parametrize(
+    "number", [float("nan"), float("inf"), float("-inf"), 1e308, 10**400, -(10**400)]
+)
+def test_boxes_that_are_no_numbers_are_none(number: float, tmp_path: Path) -> None:
+    for place in range(4):
+        box: list[float] = [4, 6, 16, 38]
+        box[place] = number
+        split = instances_of(tmp_path, {11: {"bbox": box, "area": number}})
+        assert split.facts == {"instances_without_box": 1}
+        assert fetch(split).status == ["ok"]
+        assert len(split.fingerprint()) == 64
+        whole = open_split("coco", "val", root=tmp_path)
+        assert fetch(whole).status == ["ok"]
+
+
+def test_numbers_of_coco_that_cannot_be(tmp_path: Path) -> None:
+    coco_folder(tmp_path)
+    file = tmp_path / "annotations" / "instances_val2017.json"
+    text = file.read_text()
+    said = json.loads(text)
+    said["images"][3] |= {"height": 10**400}
+    file.write_text(json.dumps(said))
+    assert fetch(open_split("coco", "val", root=tmp_path)).status[0] == "ok"
+    deep = '"id": 11, "more": ' + "[" * 200_000 + "]" * 200_000
+    for wrong in ('"id": Infinity', deep):
+        file.write_text(text.replace('"id": 11', wrong, 1))
+        with pytest.raises(DataError, match="no COCO instances file"):
+            open_split("coco", "val", root=tmp_path)
 
 
 def test_pictures_of_another_size_than_coco_says(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,10 +16,10 @@ from PIL import Image
 from audit.data import LimitedSplit, MaskFiles, iterate, open_split
 from audit.data.decode import UnreadableImage, decode_rgb
 from audit.data.demo import open_demo
-from audit.data.maskvalues import decode_mask
+from audit.data.maskvalues import BadMask, decode_mask
 from audit.errors import DataError
 from tests.conftest import CIFAR10
-from tests.data.making import hub_parquet, image_folder, png
+from tests.data.making import coco_folder, hub_parquet, image_folder, png
 
 
 def test_demo_is_the_same_every_time_and_says_what_is_planted() -> None:
@@ -277,6 +279,99 @@ def test_hidden_folders_are_no_classes_and_names_need_not_be_utf8(tmp_path: Path
     assert split.classes == ("a",)
     assert split.__getitems__([0]).sample_id == ["a/caf\\xe9.png"]
     assert len(split.fingerprint()) == 64
+
+
+ODD, SHOWN = "\x1b[31mx\x9b\u2028\u202ey", "\\x1b[31mx\\x9b\\u2028\\u202ey"
+
+
+def refuse_controls(*texts: str) -> None:
+    assert all(text.isprintable() for text in texts), texts
+
+
+def test_control_characters_of_folders_are_escaped(tmp_path: Path) -> None:
+    home = tmp_path / ODD
+    image_folder(home, {ODD: 2, "b": 1})
+    (home / ODD / "001.png").rename(home / ODD / f"{ODD}<b>.png")
+    (home / ODD / f"{ODD}<b>.png").write_bytes(b"broken")
+    split = open_split(f"folder:{home}")
+    assert (split.name, split.classes) == (SHOWN, (SHOWN, "b"))
+    batch = split.__getitems__([0, 1, 2])
+    assert batch.sample_id[1] == f"{SHOWN}/{SHOWN}<b>.png"
+    assert batch.status == ["ok", "unreadable", "ok"]
+    assert batch.problem[1].startswith(f"{SHOWN}/{SHOWN}<b>.png: ")
+    refuse_controls(*batch.sample_id, *batch.problem)
+    boxes = f"image,x1,y1,x2,y2,label\n{ODD}/000.png,2,2,9,9,{ODD}\nb/000.png,2,2,9,9,{ODD}\n"
+    (tmp_path / "b.csv").write_text(boxes)
+    boxed = open_split(f"folder:{home}", masks=MaskFiles(boxes=tmp_path / "b.csv"))
+    assert boxed.__getitems__([0, 2]).status == ["ok", "mask_missing"]
+    with pytest.raises(DataError) as caught:
+        open_split(f"folder:{home}/{ODD}")
+    assert SHOWN in str(caught.value)
+    refuse_controls(*str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_control_characters_of_tables_are_escaped(kind: str, tmp_path: Path) -> None:
+    (tmp_path / f"{ODD}.png").write_bytes(png(0))
+    names = [f"{ODD}.png", f"absent{ODD}.png", *(["a\0.png"] if kind == "parquet" else [])]
+    table = pa.table(
+        {"image": names, "label": [ODD] * len(names), "mask": ["", ODD, "a\0"][: len(names)]}
+    )
+    file = tmp_path / f"m.{kind}"
+    if kind == "csv":
+        pa.csv.write_csv(table, file)
+    else:
+        pq.write_table(table, file)
+    split = open_split(f"manifest:{file}")
+    assert split.classes == (SHOWN,)
+    assert len(split.fingerprint()) == 64
+    batch = split.__getitems__(range(len(split)))
+    assert batch.sample_id[:2] == [f"{SHOWN}.png", f"absent{SHOWN}.png"]
+    assert batch.status == ["mask_missing", *["unreadable"] * (len(names) - 1)]
+    refuse_controls(*batch.sample_id, *batch.problem)
+    if kind == "parquet":
+        assert batch.problem[2] == "a\\x00.png: it cannot be read: no file can have such a name"
+    hub_parquet(tmp_path / "h.parquet", [png(0)], [0], [ODD])
+    assert open_split(f"parquet:{tmp_path}/h.parquet").classes == (SHOWN,)
+
+
+def test_control_characters_of_coco_are_escaped(tmp_path: Path) -> None:
+    coco_folder(tmp_path)
+    file = tmp_path / "annotations" / "instances_val2017.json"
+    said = json.loads(file.read_text())
+    said["images"][1]["file_name"] = "\ud800.jpg"
+    said["images"][0]["file_name"] = f"{ODD}.jpg"
+    said["categories"][0]["name"] = ODD
+    file.write_text(json.dumps(said))
+    for samples in ("images", "instances"):
+        split = open_split("coco", "val", root=tmp_path, samples=samples)
+        assert split.classes == ("cat", SHOWN)
+        assert len(split.fingerprint()) == 64
+        batch = split.__getitems__(range(len(split)))
+        refuse_controls(*batch.sample_id, *batch.problem)
+        assert sorted(batch.status) == ["ok", "unreadable", "unreadable"]
+
+
+def crafted_tiff(kind: int) -> bytes:
+    """A TIFF whose first entry that Pillow wants as a number is of another type."""
+    data = bytearray(encoded(Image.new("RGB", (10, 10), "red"), "TIFF"))
+    start = int.from_bytes(data[4:8], "little")
+    for place in range(start + 2, len(data) - 12, 12):
+        if int.from_bytes(data[place : place + 2], "little") == 273:  # where the pixels are
+            data[place + 2] = kind
+            return bytes(data)
+    raise AssertionError("no such entry")
+
+
+@pytest.mark.parametrize("kind", [2, 5, 7, 11])
+def test_whatever_pillow_raises_is_unreadable(kind: int) -> None:
+    with pytest.raises(TypeError):
+        Image.open(io.BytesIO(crafted_tiff(kind))).load()
+    with pytest.raises(UnreadableImage, match="TypeError"):
+        decode_rgb(crafted_tiff(kind))
+    with pytest.raises(BadMask, match="TypeError") as caught:
+        decode_mask(crafted_tiff(kind))
+    assert caught.value.status == "mask_unreadable"
 
 
 def test_hub_files_without_metadata_keep_the_usual_names(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ def test_ranking_puts_classes_without_a_score_last() -> None:
             "label_name": ["a", "b", "c", "d"],
             "transplant_rate": [0.2, np.nan, 0.9, 0.2],
             "background_share": [0.5, 0.9, 0.1, 0.6],
+            "n_scored": [9, 0, 9, 9],
         }
     )
     assert rank_classes(table)["label_name"].tolist() == ["c", "d", "a", "b"]
+    table.loc[2, "n_scored"] = 1
+    assert rank_classes(table)["label_name"].tolist() == ["d", "a", "c", "b"], "one image is luck"
