@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from audit.config import load_config
-from audit.errors import UsageError
-from audit.inputs import open_inputs
+from audit.data import ArraySplit, Split, open_split
+from audit.errors import ConfigError, UsageError
+from audit.inputs import mask_families, open_inputs
 from tests.conftest import random_model
 
 
@@ -112,3 +113,46 @@ def test_a_network_at_hand_and_a_name_are_one_too_many(tmp_path: Path) -> None:
     config = load_config(None, {"dataset": "demo", "model": "cnn", "out": tmp_path})
     with pytest.raises(UsageError, match="a network was given"):
         open_inputs(config, Scaled())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mask_object": "1,2", "mask_unknown": "2"}, ("mask_unknown", "2 too")),
+        ({"mask_object": "one"}, ("mask_object", "whole numbers")),
+        ({"masks": "guess"}, ("masks", "estimated | component")),
+        ({"masks": "ellipse,auto"}, ("masks", "auto first")),
+        ({"masks": "estimated,estimated"}, ("masks", "once")),
+        ({"masks": "rembg:../../etc"}, ("masks", "rembg:SESSION")),
+    ],
+)
+def test_settings_of_masks_that_make_no_sense(
+    settings: dict[str, str], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, settings)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_families_of_masks() -> None:
+    demo = open_split("demo")
+    bare = ArraySplit(
+        name="bare",
+        part="test",
+        classes=("a",),
+        sample_ids=("x",),
+        images=torch.zeros(1, 3, 32, 32, dtype=torch.uint8),
+        labels=torch.zeros(1).long(),
+    )
+
+    def families(masks: str, split: Split) -> tuple[str, ...]:
+        return mask_families(load_config(None, {"masks": masks}), split)
+
+    assert families("auto", demo) == ("dataset",)
+    assert families("auto", bare) == ("estimated", "component", "ellipse")
+    assert families("estimated,ellipse", demo) == ("estimated", "ellipse")
+    assert families("auto,estimated", demo) == ("dataset", "estimated")
+    assert families("rembg:u2netp", demo) == ("rembg:u2netp", "estimated", "component", "ellipse")
+    with pytest.raises(UsageError, match="has no object masks"):
+        families("estimated,dataset", bare)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from audit.config import AuditConfig
+from audit.data import open_split
 from audit.data.demo import open_demo
 from audit.inputs import open_inputs, settle_geometry
 from audit.masking import make_masks
@@ -94,10 +95,11 @@ def test_size_without_a_model(pictures: Path) -> None:
     demo = open_demo("test")
     assert settle_geometry(AuditConfig(dataset="demo"), demo) is None
     folder = AuditConfig(dataset=f"folder:{pictures / 'images'}")
-    usual = settle_geometry(folder, demo)
+    split = open_split(folder.dataset)
+    usual = settle_geometry(folder, split)
     assert usual is not None
     assert usual.size == (224, 224)
-    said = settle_geometry(folder.model_copy(update={"image_size": (64, 48)}), demo)
+    said = settle_geometry(folder.model_copy(update={"image_size": (64, 48)}), split)
     assert said is not None
     assert said.size == (64, 48)
 

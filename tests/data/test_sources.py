@@ -296,14 +296,14 @@ def test_control_characters_of_folders_are_escaped(tmp_path: Path) -> None:
     split = open_split(f"folder:{home}")
     assert (split.name, split.classes) == (SHOWN, (SHOWN, "b"))
     batch = split.__getitems__([0, 1, 2])
-    assert batch.sample_id[1] == f"{SHOWN}/{SHOWN}<b>.png"
-    assert batch.status == ["ok", "unreadable", "ok"]
-    assert batch.problem[1].startswith(f"{SHOWN}/{SHOWN}<b>.png: ")
+    assert batch.sample_id[0] == f"{SHOWN}/{SHOWN}<b>.png"
+    assert batch.status == ["unreadable", "ok", "ok"]
+    assert batch.problem[0].startswith(f"{SHOWN}/{SHOWN}<b>.png: ")
     refuse_controls(*batch.sample_id, *batch.problem)
     boxes = f"image,x1,y1,x2,y2,label\n{ODD}/000.png,2,2,9,9,{ODD}\nb/000.png,2,2,9,9,{ODD}\n"
     (tmp_path / "b.csv").write_text(boxes)
     boxed = open_split(f"folder:{home}", masks=MaskFiles(boxes=tmp_path / "b.csv"))
-    assert boxed.__getitems__([0, 2]).status == ["ok", "mask_missing"]
+    assert boxed.__getitems__([1, 2]).status == ["ok", "mask_missing"]
     with pytest.raises(DataError) as caught:
         open_split(f"folder:{home}/{ODD}")
     assert SHOWN in str(caught.value)
