@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import audit
-from audit.errors import AuditError
+from audit.errors import AuditError, visible
 
 if TYPE_CHECKING:
     from audit.tables import AuditRun
@@ -290,7 +290,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        click.echo(f"error: {error.filename or 'the system'}: {error.strerror}", err=True)
+        where = visible(str(error.filename or "the system"))
+        click.echo(f"error: {where}: {error.strerror}", err=True)
         code = 1
     sys.exit(code or 0)
 

@@ -17,7 +17,6 @@ from audit.inputs import open_inputs, settle_geometry
 from audit.masking import make_masks
 from audit.masking.judging import roc_auc
 from audit.masking.opening import open_masking
-from audit.masks.opening import open_families
 from tests.conftest import real_data
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -59,10 +58,7 @@ def test_a_run_finds_the_masks(tmp_path: Path) -> None:
     config = AuditConfig(dataset="demo", limit=60, masks=("estimated",), out=tmp_path)
     make_masks(config)
     opened = open_inputs(config)
-    families = open_families(
-        opened.masks, opened.split, opened.data_fingerprint, out=tmp_path, device=opened.device
-    )
-    assert families.missing(0, 60) == 0
+    assert opened.families.missing(0, 60) == 0
 
 
 def test_a_run_on_another_geometry_finds_them_too(pictures: Path, tmp_path: Path) -> None:
@@ -74,10 +70,7 @@ def test_a_run_on_another_geometry_finds_them_too(pictures: Path, tmp_path: Path
         "40 images of 48×40 (resized to 48×40 (bilinear), cropped to 48×40)"
     )
     opened = open_inputs(config)
-    families = open_families(
-        opened.masks, opened.split, opened.data_fingerprint, out=tmp_path, device=opened.device
-    )
-    assert families.missing(0, 40) == 0
+    assert opened.families.missing(0, 40) == 0
 
 
 def tiny(num_classes: int) -> torch.nn.Module:

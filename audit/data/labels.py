@@ -17,6 +17,8 @@ from audit.errors import DataError
 # More classes than this are row numbers or identifiers.
 _MOST_CLASSES = 100_000
 _NONE = -1
+# Text of more digits than this is a name: not every such number fits 64 bits.
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,8 @@ def labels_of(column: pa.ChunkedArray, names: Sequence[str], source: str) -> Lab
         column = pa.chunked_array([[int(text) if text else None for text in texts]], pa.int64())
     if pa.types.is_boolean(column.type):
         return _from_numbers(column.cast(pa.int8()), names or ("false", "true"), source)
-    if pa.types.is_floating(column.type) and _are_whole(column):
-        column = column.cast(pa.int64())
-    if pa.types.is_integer(column.type):
+    whole = pa.types.is_floating(column.type) and _are_whole(column)
+    if whole or pa.types.is_integer(column.type):
         return _from_numbers(column, names, source)
     raise DataError(
         f"the labels in {source} are of a kind that names no class",
@@ -97,7 +98,9 @@ def labels_of(column: pa.ChunkedArray, names: Sequence[str], source: str) -> Lab
 
 def _are_numbers(texts: Sequence[str]) -> bool:
     said = [text for text in texts if text]
-    return bool(said) and all(text.isascii() and text.isdigit() for text in said)
+    return bool(said) and all(
+        text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS for text in said
+    )
 
 
 def _are_whole(column: pa.ChunkedArray) -> bool:
@@ -118,7 +121,14 @@ def _from_texts(texts: Sequence[str], names: Sequence[str]) -> Labels:
 
 
 def _from_numbers(column: pa.ChunkedArray, names: Sequence[str], source: str) -> Labels:
-    values: NDArray[Any] = column.fill_null(_NONE).to_numpy().astype(np.int64)
+    try:
+        values: NDArray[Any] = column.cast(pa.int64()).fill_null(_NONE).to_numpy()
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"the labels in {source} are no positions in a list of classes",
+            expected=f"numbers from 0 to {_MOST_CLASSES - 1:,}, or names",
+            found=str(error).splitlines()[0],
+        ) from error
     if not names:
         count = int(values.max(initial=_NONE)) + 1
         if count > _MOST_CLASSES:

@@ -16,7 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from audit.data import Geometry
 from audit.data.decode import UnreadableImage, decode_rgb
-from audit.errors import DataError, UsageError
+from audit.errors import DataError, UsageError, visible
 from audit.report.panels import MADE_BY, Box
 
 # Pixels of a batch as the network sees it, and of the decoded pictures that are kept meanwhile.
@@ -105,8 +105,8 @@ def _refuse_nothing(name: Path | str, found: str) -> list[Path]:
 
 
 def as_text(path: Path | str) -> str:
-    """A path for people; bytes of a name that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path for people; bytes that are not UTF-8 and control characters are escaped."""
+    return visible(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True, kw_only=True)
