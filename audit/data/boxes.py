@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from audit.data.boxfiles import NamedBox, read_boxes
 from audit.data.listed import FileRecords
-from audit.data.maskvalues import BadMask, Shares, Size
+from audit.data.maskvalues import BadMask, OtherSize, Shares, Size
 from audit.data.places import as_text, shown
 from audit.data.split import MASK_MISMATCH, MASK_MISSING
 from audit.errors import DataError, visible
@@ -28,6 +28,8 @@ _FALL = 0.44
 # Boxes are rounded, so a little outside the picture is no mistake; it is cut off.
 _SLACK_PIXELS = 2.0
 _SLACK_SHARE = 0.01
+
+_LONGEST_TEXT = 80
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
@@ -67,33 +69,40 @@ class BoxMasks:
         boxes: For each sample float64, K×4.
         source: What messages call the file with the boxes.
         missing: Why a sample has none.
+        sizes: The sizes (height and width) that the file says the samples' pictures have.
+        texts: What the file says of boxes whose edges are not all numbers, by sample and row.
     """
 
     boxes: Sequence[NDArray[np.float64]]
     source: str
     missing: str = "it has no box"
+    sizes: Mapping[int, tuple[Size, ...]] = field(default_factory=dict)
+    texts: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def read(self, i: int, size: Size) -> Shares:
         """See :class:`audit.data.pictures.Masks`."""
         if not len(self.boxes[i]):
             raise BadMask(MASK_MISSING, f"{self.missing} in {self.source}")
+        other = next((said for said in self.sizes.get(i, ()) if said != size), None)
+        if other is not None:
+            raise OtherSize(f"in {self.source}", other)
         shares = torch.zeros(size)
-        for row in self.boxes[i].tolist():
-            left, top, right, bottom = row
-            self._refuse((left, top, right, bottom), size)
+        for row, (left, top, right, bottom) in enumerate(self.boxes[i].tolist()):
+            self._refuse((left, top, right, bottom), size, self.texts.get((i, row)))
             shares = torch.maximum(shares, soft_box((left, top, right, bottom), size))
         return Shares(shares, None, self.source)
 
     def contents(self) -> Iterator[str]:
         """See :class:`audit.data.pictures.Masks`."""
-        for boxes in self.boxes:
-            yield repr(boxes.tolist())
+        for i, boxes in enumerate(self.boxes):
+            yield repr((boxes.tolist(), self.sizes.get(i, ())))
 
-    def _refuse(self, box: Box, size: Size) -> None:
+    def _refuse(self, box: Box, size: Size, text: str | None) -> None:
         left, top, right, bottom = box
-        named = f"its box {', '.join(f'{edge:g}' for edge in box)} in {self.source}"
+        text = ", ".join(f"{edge:g}" for edge in box) if text is None else text[:_LONGEST_TEXT]
+        named = f"its box {text} in {self.source}"
         if not all(map(math.isfinite, box)):
-            raise BadMask(MASK_MISMATCH, f"{named} holds what is no number")
+            raise BadMask(MASK_MISMATCH, f"{named} is not four numbers")
         if right <= left or bottom <= top:
             raise BadMask(MASK_MISMATCH, f"{named} has no area")
         height, width = size
@@ -110,8 +119,8 @@ def find_boxes(place: Path, records: FileRecords) -> tuple[BoxMasks, dict[str, o
     """Match a file of boxes with pictures.
 
     A picture is named by its path below the image folder, with or without ending; by its bare
-    name where no other picture has that. A box labelled with another class of the split belongs
-    to something else in the picture and is left out.
+    name where no other picture has that. A row with empty cells is no box. A box labelled with
+    another class of the split belongs to something else in the picture and is left out.
 
     Args:
         place: A CSV or COCO JSON file, or a folder of VOC XML files.
@@ -138,16 +147,30 @@ def find_boxes(place: Path, records: FileRecords) -> tuple[BoxMasks, dict[str, o
             f"no box in {place} belongs to any picture",
             expected=f"boxes for {records.ids[0]} and the like",
             found=f"boxes for {as_text(boxes[0].image)} and the like" if boxes else "no boxes",
-            remedy="name the pictures by their path below the image folder",
+            remedy="name the pictures by their path below the image folder" if boxes else None,
         )
     classes = tuple(map(visible, records.labels.classes))
     rows = []
+    sizes: dict[int, tuple[Size, ...]] = {}
+    texts: dict[tuple[int, int], str] = {}
     for i in range(len(records)):
         label = int(records.labels.values[i])
         others = {name for k, name in enumerate(classes) if k != label}
-        kept = [box.edges for box in matched.get(i, ()) if visible(box.label) not in others]
-        rows.append(np.array(kept, np.float64).reshape(-1, 4))
-    masks = BoxMasks(boxes=rows, source=shown(str(place)), missing="it has no box of its class")
+        kept = [box for box in matched.get(i, ()) if box.text and visible(box.label) not in others]
+        rows.append(np.array([box.edges for box in kept], np.float64).reshape(-1, 4))
+        sizes[i] = tuple({box.size: None for box in kept if box.size is not None})
+        texts |= {
+            (i, row): box.text
+            for row, box in enumerate(kept)
+            if not all(map(math.isfinite, box.edges))
+        }
+    masks = BoxMasks(
+        boxes=rows,
+        source=shown(str(place)),
+        missing="it has no box of its class",
+        sizes={i: said for i, said in sizes.items() if said},
+        texts=texts,
+    )
     return masks, {"surplus_boxes": surplus} if surplus else {}
 
 

@@ -6,11 +6,12 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pyarrow as pa
 
+from audit.data.maskvalues import Size
 from audit.data.tablefile import columns_found, read_table, text_column
 from audit.errors import DataError
 
@@ -27,11 +28,15 @@ class NamedBox(NamedTuple):
         image: How its file names the picture.
         edges: Left, top, right and bottom in pixels; NaN where the file says no number.
         label: The class that it is a box of; empty where that is not said.
+        size: The height and width that the file says the picture has; ``None`` where it does not.
+        text: What the file says of the edges.
     """
 
     image: str
     edges: tuple[float, float, float, float]
     label: str = ""
+    size: Size | None = None
+    text: str = ""
 
 
 def read_boxes(place: Path) -> list[NamedBox]:
@@ -82,6 +87,21 @@ def edges_in(table: pa.Table, columns: Sequence[str]) -> list[tuple[float, float
     return [(left, top, right, bottom) for left, top, right, bottom in rows]
 
 
+def texts_in(table: pa.Table, columns: Sequence[str]) -> list[str]:
+    """What these columns say, for messages; nothing where all of a row's cells are empty.
+
+    Example:
+        >>> texts_in(pa.table({"x": ["3", ""], "y": ["foo", None]}), ("x", "y"))
+        ['3, foo', '']
+    """
+    cells = zip(*(text_column(table, name) for name in columns), strict=True)
+    # A missing number that went through pandas may be one that is none.
+    return [
+        ", ".join(row) if any(cell.lower() not in ("", "nan") for cell in row) else ""
+        for row in cells
+    ]
+
+
 def refuse_relative(edges: Sequence[tuple[float, ...]], source: str) -> None:
     """Refuse boxes given in shares of the picture's sides.
 
@@ -119,18 +139,19 @@ def _from_table(place: Path) -> list[NamedBox]:
     edges = edges_in(table, columns)
     refuse_relative(edges, place.name)
     labels = text_column(table, label) if label else [""] * len(edges)
-    return list(map(NamedBox, text_column(table, image), edges, labels))
+    texts = texts_in(table, columns)
+    rows = zip(text_column(table, image), edges, labels, texts, strict=True)
+    return [NamedBox(name, box, label, None, text) for name, box, label, text in rows]
 
 
 def _from_coco(place: Path) -> list[NamedBox]:
     try:
         said = json.loads(place.read_bytes())
-        files = {image["id"]: str(image["file_name"]) for image in said["images"]}
+        _refuse_other_json(said)
+        images = {_of(image, "id", "an image"): image for image in said["images"]}
         names = {kind["id"]: str(kind["name"]) for kind in said.get("categories", ())}
         return [
-            _coco_box(files[box["image_id"]], box["bbox"], names.get(box.get("category_id"), ""))
-            for box in said["annotations"]
-            if not box.get("iscrowd")
+            _coco_box(box, images, names) for box in said["annotations"] if not box.get("iscrowd")
         ]
     except (
         ValueError,
@@ -144,13 +165,61 @@ def _from_coco(place: Path) -> list[NamedBox]:
             f"{place} holds no boxes",
             expected="COCO's JSON: images with id and file_name, annotations with image_id and "
             "bbox (x, y, width, height)",
-            found=f"{type(error).__name__}: {error}",
+            found=str(error) if isinstance(error, _NoBox) else f"no such JSON ({error})",
         ) from error
 
 
-def _coco_box(image: str, bbox: Sequence[float], label: str) -> NamedBox:
-    x, y, width, height = (float(number) for number in bbox)
-    return NamedBox(image, (x, y, x + width, y + height), label)
+class _NoBox(ValueError):
+    """What a file holds where a box should be, in words for people."""
+
+
+def _refuse_other_json(said: object) -> None:
+    if not isinstance(said, dict):
+        raise _NoBox(f"a {type(said).__name__} on its top level, not an object")
+    for name in ("images", "annotations"):
+        if name not in said:
+            raise _NoBox(f"no '{name}' among {', '.join(map(str, said)) or 'nothing'}")
+        if not isinstance(said[name], list):
+            raise _NoBox(f"'{name}' that is no list")
+        for k, one in enumerate(said[name]):
+            if not isinstance(one, dict):
+                raise _NoBox(f"entry {k} of '{name}' is {json.dumps(one)[:80]}, no object")
+
+
+def _of(said: dict[str, Any], key: str, what: str) -> Any:
+    if key not in said:
+        raise _NoBox(f"{what} without {key}")
+    return said[key]
+
+
+def _coco_box(
+    said: dict[str, Any], images: dict[Any, dict[str, Any]], names: dict[Any, str]
+) -> NamedBox:
+    what = f"annotation {said.get('id', 'without id')}"
+    number, box = _of(said, "image_id", what), _of(said, "bbox", what)
+    if number not in images:
+        raise _NoBox(f"{what} of image {number}, which is not among the images")
+    image = images[number]
+    try:
+        x, y, width, height = map(float, box)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _NoBox(f"{what} with bbox {json.dumps(box)[:80]}, not four numbers") from error
+    return NamedBox(
+        str(_of(image, "file_name", f"image {number}")),
+        (x, y, x + width, y + height),
+        names.get(said.get("category_id"), ""),
+        _size(image.get("height"), image.get("width")),
+        json.dumps(box),
+    )
+
+
+def _size(height: object, width: object) -> Size | None:
+    """A size where both are said as numbers above 0."""
+    try:
+        said = int(float(str(height))), int(float(str(width)))
+    except (ValueError, OverflowError):
+        return None
+    return said if min(said) > 0 else None
 
 
 class _NoEntities(ElementTree.TreeBuilder):
@@ -185,11 +254,16 @@ def _boxes_of(file: Path, image: str) -> Iterator[NamedBox]:
     # The file's own place names the picture: `filename` inside is often wrong after renaming.
     parser = ElementTree.XMLParser(target=_NoEntities())  # noqa: S314 - entities are refused
     tree = ElementTree.fromstring(file.read_bytes(), parser)  # noqa: S314
+    size = _size(tree.findtext("size/height"), tree.findtext("size/width"))
     for thing in tree.iter("object"):
         edges = [_edge(thing, name) for name in ("xmin", "ymin", "xmax", "ymax")]
         # Pixels count from 1 there, and both ends belong to the box.
         yield NamedBox(
-            image, (edges[0] - 1, edges[1] - 1, edges[2], edges[3]), thing.findtext("name") or ""
+            image,
+            (edges[0] - 1, edges[1] - 1, edges[2], edges[3]),
+            thing.findtext("name") or "",
+            size,
+            ", ".join(f"{edge:g}" for edge in edges),
         )
 
 

@@ -25,6 +25,7 @@ from audit.errors import DataError
 
 _YEAR = "2017"
 _PREFIX = "instances_"
+_LISTS = ("images", "annotations", "categories")
 _EXPECTED = (
     "COCO's JSON: images with id and file_name, annotations with id, image_id, category_id and "
     "segmentation, categories with id and name"
@@ -165,9 +166,14 @@ def open_coco(part: str, root: Path, samples: Samples = "images") -> PictureSpli
 
 
 def open_coco_file(
-    file: Path, part: str, samples: Samples = "images", *, name: str | None = None
+    file: Path,
+    part: str,
+    samples: Samples = "images",
+    *,
+    name: str | None = None,
+    root: Path | None = None,
 ) -> PictureSplit:
-    """Open one annotation file with the pictures that lie in one of the usual places beside it.
+    """Open one annotation file with the pictures that lie in a usual place beside it or in root.
 
     Args:
         file: An instances file.
@@ -178,6 +184,7 @@ def open_coco_file(
             crowds) whose box is at least 32 pixels long, with 30 % more than the box; its mask is
             that object, and other objects and crowds of its class are unknown.
         name: The dataset's name; ``None`` is the file's.
+        root: Where a relative ``file`` that is not found, and pictures, are sought too.
 
     Returns:
         The split. Classes are the file's categories by their number.
@@ -185,11 +192,14 @@ def open_coco_file(
     Raises:
         DataError: If the file is absent or no annotation file, or its pictures are not found.
     """
+    if root is not None and not file.is_file() and (root / file).is_file():
+        file = root / file
     content = _read(file)
-    folder = _pictures_beside(file, part, content)
+    folder = _pictures_beside(file, part, content, root)
     position = {kind.id: k for k, kind in enumerate(content.categories)}
     build = _whole if samples == "images" else _cutouts
     chosen, facts = build(content, position)
+    facts |= _unplaced(content, position)
     classes = tuple(kind.name for kind in content.categories)
     records = FileRecords(
         base=str(folder),
@@ -285,13 +295,14 @@ def _read(file: Path) -> _Instances:
         # The hook packs each annotation as it is parsed, so that a large file's lists of numbers
         # never fill the memory all at once.
         said = json.loads(data, object_hook=_packed)
-        lists = [list(said[name]) for name in ("images", "annotations", "categories")]
+        _refuse_other_json(said)
+        lists = [list(said[name]) for name in _LISTS]
         _refuse_unpacked(lists)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{file} is no COCO instances file",
             expected=_EXPECTED,
-            found=f"{type(error).__name__}: {error}"[:200],
+            found=_found(error)[:200],
         ) from error
     pictures, annotations, categories = (sorted(found, key=_id) for found in lists)
     by_picture: dict[int, list[_Annotation]] = defaultdict(list)
@@ -308,7 +319,13 @@ def _read(file: Path) -> _Instances:
 def _packed(said: dict[str, Any]) -> object:
     """An object of the JSON as the tuple that it stands for, or as it is."""
     if "image_id" in said and "category_id" in said:
-        return _annotation(said)
+        try:
+            return _annotation(said)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise ValueError(
+                f"annotation {said.get('id', 'without id')}, whose id, image_id and category_id "
+                "are not all whole numbers"
+            ) from error
     if "file_name" in said and "id" in said:
         height, width = said.get("height"), said.get("width")
         size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
@@ -347,18 +364,48 @@ def _box(said: object) -> tuple[float, float, float, float] | None:
     return box if all(abs(edge) < _LONGEST_SIDE for edge in box) else None
 
 
+def _found(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"no JSON ({error})"
+    return str(error) if isinstance(error, ValueError) else f"what cannot be read ({error})"
+
+
+def _refuse_other_json(said: object) -> None:
+    if not isinstance(said, dict):
+        raise ValueError(f"a {type(said).__name__} on its top level, not an object")
+    for name in _LISTS:
+        if not isinstance(said.get(name), list):
+            raise ValueError(f"no list '{name}' among {', '.join(map(str, said)) or 'nothing'}")
+
+
 def _refuse_unpacked(lists: Sequence[Sequence[object]]) -> None:
     for kind, found in zip((_Picture, _Annotation, _Category), lists, strict=True):
         other = next((one for one in found if not isinstance(one, kind)), None)
         if other is not None:
-            raise ValueError(f"{kind.__name__.strip('_').lower()}: {other}")
+            named = {_Picture: "image", _Annotation: "annotation", _Category: "category"}[kind]
+            raise ValueError(f"{named} that lacks a part: {other}")
 
 
 def _id(one: Any) -> int:
     return int(one.id)
 
 
-def _pictures_beside(file: Path, part: str, content: _Instances) -> Path:
+def _unplaced(content: _Instances, position: dict[int, int]) -> dict[str, object]:
+    """How many annotations are of categories or pictures that the file does not list."""
+    listed = {picture.id for picture in content.pictures}
+    every = content.by_picture.items()
+    counts = {
+        "annotations_of_unknown_categories": sum(
+            one.category not in position for _, found in every for one in found
+        ),
+        "annotations_of_unknown_pictures": sum(
+            len(found) for picture, found in every if picture not in listed
+        ),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _pictures_beside(file: Path, part: str, content: _Instances, root: Path | None) -> Path:
     """The folder with the pictures."""
     stem = file.stem.removeprefix(_PREFIX)
     bare = re.sub(r"\d{4}$", "", stem)
@@ -368,6 +415,9 @@ def _pictures_beside(file: Path, part: str, content: _Instances) -> Path:
         home / below for home in homes for name in names for below in (name, f"images/{name}")
     ]
     places += [home / below for home in homes for below in ("images", "")]
+    if root is not None:
+        below_root = (below for name in names for below in (name, f"images/{name}"))
+        places += [root / below for below in (*below_root, "images", "")]
     tried = content.pictures[:: max(1, len(content.pictures) // _TRIED)]
     for place in places:
         if any((place / picture.name).is_file() for picture in tried):
@@ -379,5 +429,5 @@ def _pictures_beside(file: Path, part: str, content: _Instances) -> Path:
         expected=f"{tried[0].name} in one of "
         + ", ".join(f"{place}" for place in places if place.is_dir()),
         found="none of the pictures that were looked for",
-        remedy=f"put the pictures into {file.parent.parent / stem}",
+        remedy=f"put them into {file.parent}, or name their folder with --data-root",
     )

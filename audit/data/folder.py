@@ -80,6 +80,14 @@ def _masks_of(
     if masks.root is None:
         return None, {}
     tree = masks.root / part if (masks.root / part).is_dir() else masks.root
+    if tree.exists() and not tree.is_dir():
+        raise DataError(
+            f"{masks.root} is a file, where a folder of masks should be",
+            expected="a folder with one mask file a picture, in the same sub-folders",
+            found="a file",
+            remedy="name the folder that holds the masks with --mask-root; "
+            "a file of bounding boxes goes with --boxes",
+        )
     if not tree.is_dir():
         raise DataError(f"the mask folder {masks.root} does not exist")
     if tree.resolve() == folder.resolve():

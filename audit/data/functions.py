@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from audit.data.decode import UnreadableImage
+from audit.data.maskfiles import MaskFiles
 from audit.data.maskvalues import BadMask, Shares, Size, shares_in_image, shares_in_values
 from audit.data.pictures import BadLabel, PictureSplit, Window
 from audit.data.places import read_bytes
@@ -31,15 +32,21 @@ _EXPECTED = (
     "a map-style dataset with .classes that gives (image, label) or (image, label, mask): images "
     "as PIL, uint8 array H×W×3, uint8 tensor 3×H×W, bytes or path"
 )
+_PAIR = "let its __getitem__ return a tuple: (image, label) or (image, label, mask)"
+_NO_TRANSFORMS = (
+    "leave out transforms that make floating-point tensors: resizing and normalisation are done "
+    "here"
+)
 
 
-def open_function(spec: str, part: str) -> Split:
+def open_function(spec: str, part: str, masks: MaskFiles | None = None) -> Split:
     """Open what a function gives.
 
     Args:
         spec: ``module:function``, a class, or a dataset itself. A function that takes ``split``
             or ``part`` is told the split's name.
         part: The split's name.
+        masks: Which values of the masks mean what.
 
     Returns:
         The split. What already is one (see :class:`audit.data.split.Split`) is taken as it is; a
@@ -48,13 +55,14 @@ def open_function(spec: str, part: str) -> Split:
     Raises:
         DataError: If there is no such function, if it fails or gives something else.
     """
+    files = masks or MaskFiles()
     made = find(spec, "dataset", DataError)
     if inspect.isclass(made) or (callable(made) and not hasattr(made, "__getitem__")):
         made = _called(spec, made, part)
     if all(hasattr(made, name) for name in _SPLITS_OWN):
-        return _whole_split(spec, made)
+        return _whole_split(spec, made, files)
     if not hasattr(made, "__getitem__") or not hasattr(made, "__len__"):
-        raise _unfit(spec, type(made).__name__)
+        raise _unfit(spec, type(made).__name__, _remedy_for(made))
     classes = getattr(made, "classes", None)
     if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes:
         raise DataError(
@@ -69,7 +77,7 @@ def open_function(spec: str, part: str) -> Split:
         part=part,
         classes=items.classes,
         records=items,
-        masks=ItemMasks(items) if has_masks else None,
+        masks=ItemMasks(items, files) if has_masks else None,
     )
 
 
@@ -170,10 +178,12 @@ class ItemMasks:
 
     Args:
         items: The samples.
+        files: Which values mean what.
     """
 
-    def __init__(self, items: Items) -> None:
+    def __init__(self, items: Items, files: MaskFiles) -> None:
         self._items = items
+        self._files = files
 
     def read(self, i: int, size: Size) -> Shares:
         """See :class:`audit.data.pictures.Masks`."""
@@ -181,16 +191,18 @@ class ItemMasks:
         if given is None:
             raise BadMask(MASK_MISSING, "the dataset gives no mask for it")
         if isinstance(given, Image.Image):
-            return shares_in_image(ImageOps.exif_transpose(given), "of the dataset", size)
+            return shares_in_image(
+                ImageOps.exif_transpose(given), "of the dataset", size, self._files
+            )
         if not isinstance(given, (np.ndarray, Tensor)):
             raise BadMask(MASK_UNREADABLE, f"its mask is of type {type(given).__name__}")
         values = np.asarray(given)
         values = values[0] if values.ndim == 3 and len(values) == 1 else values
-        return shares_in_values(values, "of the dataset", size)
+        return shares_in_values(values, "of the dataset", size, self._files)
 
     def contents(self) -> Iterator[str]:
         """See :class:`audit.data.pictures.Masks`."""
-        yield "in the samples"
+        yield repr(("in the samples", self._files.object_values, self._files.unknown_values))
 
 
 def _called(spec: str, function: Callable[..., Any], part: str) -> Any:
@@ -202,7 +214,14 @@ def _called(spec: str, function: Callable[..., Any], part: str) -> Any:
     return call(spec, "dataset", DataError, lambda: function(**wanted))
 
 
-def _whole_split(spec: str, made: Any) -> Split:
+def _whole_split(spec: str, made: Any, files: MaskFiles) -> Split:
+    if files.object_values or files.unknown_values:
+        raise DataError(
+            f"{spec} gives a split with masks of its own, to which --mask-object and "
+            "--mask-unknown do not apply",
+            expected="neither of them",
+            remedy="leave them out, or say in the split which pixels are object and unknown",
+        )
     missing = [name for name in _SPLIT_HAS if not hasattr(made, name)]
     if missing:
         raise DataError(
@@ -219,21 +238,35 @@ def _checked_width(spec: str, items: Items) -> int:
     """How many things the first sample is; what it is wrong in, all others are."""
     try:
         first = items.item(0)
-        items.picture(0)
-        return len(first)
-    except FileNotFoundError:
-        return len(items.item(0))
     except UnreadableImage as error:
-        raise _unfit(spec, str(error)) from error
+        own = error.__cause__ is not None
+        remedy = "take its first sample in Python to see why" if own else _PAIR
+        raise _unfit(spec, str(error), remedy) from error
+    try:
+        items.picture(0)
+    except FileNotFoundError:
+        return len(first)
+    except UnreadableImage as error:
+        array = isinstance(first[0], (np.ndarray, Tensor))
+        raise _unfit(spec, str(error), _NO_TRANSFORMS if array else _PAIR) from error
+    return len(first)
 
 
-def _unfit(spec: str, found: str) -> DataError:
+def _remedy_for(made: Any) -> str:
+    """What to do about something that a function gave and that is no map-style dataset."""
+    if made is None:
+        return "let the function return the dataset"
+    if hasattr(made, "__iter__"):
+        return "give samples by their number: a class with __getitem__ and __len__"
+    return "let it give an object with __getitem__, __len__ and classes"
+
+
+def _unfit(spec: str, found: str, remedy: str) -> DataError:
     return DataError(
         f"{spec} does not give a dataset of pictures",
         expected=_EXPECTED,
         found=found,
-        remedy="leave out transforms that make floating-point tensors: resizing and "
-        "normalisation are done here",
+        remedy=remedy,
     )
 
 

@@ -14,11 +14,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from audit.data.boxes import BoxMasks, find_boxes
-from audit.data.boxfiles import box_columns, edges_in, refuse_relative
+from audit.data.boxfiles import box_columns, edges_in, refuse_relative, texts_in
 from audit.data.labels import labels_of
 from audit.data.listed import FileMasks, FileRecords
 from audit.data.maskfiles import MaskFiles
 from audit.data.maskvalues import BadMask, Shares, Size
+from audit.data.parquet import holds_pictures
 from audit.data.pictures import Masks, PictureSplit
 from audit.data.places import as_text, is_uri, require_backends
 from audit.data.rle import fill
@@ -56,6 +57,7 @@ def open_manifest(place: str, part: str, masks: MaskFiles) -> PictureSplit:
             expected=_EXPECTED,
             found=columns_found(table),
         )
+    _refuse_bytes(table, place)
     base = place.rpartition("/")[0] if is_uri(place) else str(Path(place).parent)
     names = text_column(table, "image")
     file = place.rstrip("/").rpartition("/")[2]
@@ -120,38 +122,57 @@ def _masks_of(
         return OutlineMasks(outlines=table["rle"].to_pylist(), files=files), {}
     if files is not None:
         return files, {}
-    boxes = _boxes_in(table, file)
-    if boxes is None:
-        return None, {}
-    return BoxMasks(boxes=boxes, source=file), {}
+    return _boxes_in(table, file), {}
 
 
-def _boxes_in(table: pa.Table, file: str) -> list[NDArray[np.float64]] | None:
+def _boxes_in(table: pa.Table, file: str) -> BoxMasks | None:
     """Each row's box, none where its cells are empty; ``None`` where there is no such column."""
     columns = box_columns(table)
     if columns:
-        edges = edges_in(table, columns)
+        edges, texts = edges_in(table, columns), texts_in(table, columns)
     elif "box" in table.column_names:
         edges = [_edges(said) for said in table["box"].to_pylist()]
+        texts = text_column(table, "box")
     else:
         return None
     refuse_relative(edges, file)
-    empty = (0, 4)
-    return [
-        np.empty(empty) if np.isnan(box).all() else np.array([box], np.float64) for box in edges
+    boxes: list[NDArray[np.float64]] = [
+        np.array([box] if text else [], np.float64).reshape(-1, 4)
+        for box, text in zip(edges, texts, strict=True)
     ]
+    said = {
+        (i, 0): text for i, text in enumerate(texts) if text and not np.isfinite(edges[i]).all()
+    }
+    return BoxMasks(boxes=boxes, source=file, texts=said)
 
 
 def _edges(said: Any) -> tuple[float, float, float, float]:
-    """Four numbers from a list or from text such as ``[3, 4, 20, 30]`` or ``3 4 20 30``."""
+    """Four numbers from a list or from text such as ``[3, 4, 20, 30]``; else all are NaN."""
     if isinstance(said, str):
         said = said.strip("[]() ").replace(",", " ").replace(";", " ").split()
     try:
         left, top, right, bottom = map(float, said or ())
     except (TypeError, ValueError):
-        # Whatever else it says is a box that cannot be; nothing at all is none.
-        return (np.nan,) * 4 if not said else (np.nan, np.nan, np.nan, 0.0)
+        return (np.nan,) * 4
     return left, top, right, bottom
+
+
+def _refuse_bytes(table: pa.Table, place: str) -> None:
+    """Refuse columns of paths that hold something else."""
+    for name in ("image", "mask"):
+        kind = table.schema.field(name).type if name in table.column_names else pa.string()
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+            continue
+        held = "bytes" if holds_pictures(kind) else str(kind)
+        raise DataError(
+            f"the column {name} of the manifest {place} holds {held}",
+            expected="paths or addresses of files",
+            found=str(kind),
+            remedy=f"for encoded pictures in the table use --dataset parquet:{place}"
+            if held == "bytes"
+            else None,
+        )
 
 
 def _ids(names: Sequence[str]) -> list[str]:

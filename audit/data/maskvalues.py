@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ _GRADIENT_STEP = 1 / 16
 _FEW_LEVELS = 2
 _LEAST_OF_FEW = 0.1
 _LISTED = 10
+# Stated values of a file with losses are at least this far apart: noise is half of it at most.
+_LEAST_APART = 32
 
 _STATED = "say which mean object with --mask-object, and which mean neither with --mask-unknown"
 
@@ -106,6 +109,8 @@ class _Pixels:
     lossy: bool = False
     # Values that the file itself declares to be neither.
     void: tuple[int, ...] = ()
+    # Whether it can say no more than yes (1, or 255 as programs show it) and no.
+    bits: bool = False
 
 
 def read_mask(place: str, source: str, files: MaskFiles, size: Size) -> Shares:
@@ -140,10 +145,15 @@ def decode_mask(
 ) -> Shares:
     """Decode an object mask of any usual kind.
 
-    Values that ``files`` states decide where there are any. Else 0 is background and one other
-    value is object; levels between (smooth edges, the noise of JPEG) are shares. Palette images
-    are read by index; in PASCAL VOC's palette 255 is unknown. Alpha that varies is the mask.
-    Several levels that are not shares are refused: what they mean would be a guess.
+    Values that ``files`` states decide where there are any; a file that holds something, but none
+    of them, is refused. Each pixel of a file with losses (JPEG) counts as the nearest of these, 0
+    and 255, and the file is refused where two of these are less than 32 apart. Pictures of one
+    bit answer to 255 as well as to 1.
+
+    Else 0 is background and one other value is object; levels between (smooth edges, the noise of
+    JPEG) are shares. Palette images are read by index; in PASCAL VOC's palette 255 is unknown.
+    Alpha that varies is the mask. Several levels that are not shares are refused: what they mean
+    would be a guess.
 
     Args:
         data: The bytes of an image file.
@@ -192,13 +202,16 @@ def shares_in_image(
     return _shares(_pixels(image, source, lossy=lossy), source, files or MaskFiles())
 
 
-def shares_in_values(values: Values, source: str, size: Size) -> Shares:
+def shares_in_values(
+    values: Values, source: str, size: Size, files: MaskFiles | None = None
+) -> Shares:
     """As :func:`decode_mask`, of an array.
 
     Args:
         values: Booleans or numbers, H×W.
         source: What messages call it.
         size: The height and width that it must have.
+        files: Which values mean what.
 
     Returns:
         The shares.
@@ -215,13 +228,14 @@ def shares_in_values(values: Values, source: str, size: Size) -> Shares:
         raise BadMask(MASK_UNREADABLE, f"its mask {source} is no array H×W of numbers")
     if values.shape != tuple(size):
         raise OtherSize(source, values.shape)
-    values = values.astype(np.uint8) if values.dtype == bool else values
-    return _shares(_Pixels(_finite(values, source)), source, MaskFiles())
+    bits = values.dtype == bool
+    values = values.astype(np.uint8) if bits else values
+    return _shares(_Pixels(_finite(values, source), bits=bits), source, files or MaskFiles())
 
 
 def _shares(pixels: _Pixels, source: str, files: MaskFiles) -> Shares:
     if files.object_values or files.unknown_values:
-        return _by_stated(pixels.values, files, source)
+        return _by_stated(pixels, files, source)
     unknown = np.isin(pixels.values, pixels.void) if pixels.void else None
     values = pixels.values if unknown is None else np.where(unknown, 0, pixels.values)
     levels = _levels(values)
@@ -270,10 +284,10 @@ def _pixels(image: Image.Image, source: str, *, lossy: bool) -> _Pixels:
     if image.mode == "P":
         return _Pixels(np.asarray(image), void=_void_of(image))
     if image.mode == "1":
-        return _Pixels(np.asarray(image).astype(np.uint8))
+        return _Pixels(np.asarray(image).astype(np.uint8), bits=True)
     if image.mode in _PLAIN_MODES or image.mode.startswith("I"):
         return _Pixels(_finite(np.asarray(image), source), lossy)
-    return _Pixels(_from_colours(np.asarray(image.convert("RGB")), source), lossy)
+    return _from_colours(np.asarray(image.convert("RGB")), source, lossy=lossy)
 
 
 def _void_of(image: Image.Image) -> tuple[int, ...]:
@@ -290,15 +304,15 @@ def _finite(values: Values, source: str) -> Values:
     return values
 
 
-def _from_colours(pixels: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
+def _from_colours(pixels: NDArray[np.uint8], source: str, *, lossy: bool) -> _Pixels:
     """One channel of a grey picture; 0 and 1 of one with black and one other colour."""
     channels = pixels.astype(np.int16)
     if (channels.max(axis=2) - channels.min(axis=2)).max(initial=0) <= _GREY:
-        return np.asarray(Image.fromarray(pixels).convert("L"))
+        return _Pixels(np.asarray(Image.fromarray(pixels).convert("L")), lossy)
     codes = (pixels.astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=2)
     colours = np.unique(codes[codes != 0])
     if len(colours) == 1:
-        return (codes != 0).astype(np.uint8)
+        return _Pixels((codes != 0).astype(np.uint8), bits=True)
     named = ", ".join(f"#{code:06x}" for code in colours[:4].tolist())
     more = ", …" if len(colours) > 4 else ""
     raise BadMask(
@@ -308,11 +322,41 @@ def _from_colours(pixels: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
     )
 
 
-def _by_stated(values: Values, files: MaskFiles, source: str) -> Shares:
+def _by_stated(pixels: _Pixels, files: MaskFiles, source: str) -> Shares:
+    values, stated = pixels.values, (*files.object_values, *files.unknown_values)
+    if pixels.bits and 255 in stated and 1 not in stated:
+        values = values * np.uint8(255)
+    if pixels.lossy:
+        values = _snapped(values, stated, source)
     unknown = np.isin(values, files.unknown_values)
     if files.object_values:
-        return Shares.of(np.isin(values, files.object_values), unknown, source)
+        inside = np.isin(values, files.object_values)
+        levels = _levels(values)
+        if len(levels) and not inside.any() and not unknown.any():
+            named = ", ".join(map(str, files.object_values))
+            raise BadMask(
+                MASK_UNREADABLE,
+                f"none of the values stated with --mask-object ({named}) occurs in its mask "
+                f"{source}, which holds {_listed(levels, zero=bool((values == 0).any()))}",
+            )
+        return Shares.of(inside, unknown, source)
     return Shares.of((values != 0) & ~unknown, unknown, source)
+
+
+def _snapped(values: Values, stated: Sequence[int], source: str) -> Values:
+    """Each value of a file with losses as the nearest of those that it can mean."""
+    known = sorted({0, *stated})
+    close = [(one, two) for one, two in itertools.pairwise(known) if two - one < _LEAST_APART]
+    if close:
+        raise BadMask(
+            MASK_UNREADABLE,
+            f"its mask {source} was compressed with losses, in which the values {close[0][0]} and "
+            f"{close[0][1]} cannot be told apart; save it as PNG from what it was made of",
+        )
+    if 255 - known[-1] >= _LEAST_APART:
+        known.append(255)
+    ends = [(one + two) / 2 for one, two in itertools.pairwise(known)]
+    return np.array(known)[np.digitize(values, ends)]
 
 
 def _levels(values: Values) -> Values:
@@ -375,7 +419,11 @@ def _is_gradient(values: Values, levels: Values) -> bool:
 
 
 def _undecided(source: str, levels: Values, *, zero: bool) -> BadMask:
+    named = _listed(levels, zero=zero)
+    return BadMask(MASK_UNREADABLE, f"its mask {source} holds the values {named}: {_STATED}")
+
+
+def _listed(levels: Values, *, zero: bool) -> str:
     values = [0, *levels.tolist()] if zero else levels.tolist()
     named = ", ".join(f"{value:g}" for value in values[:_LISTED])
-    named += f", … ({len(values)} in all)" if len(values) > _LISTED else ""
-    return BadMask(MASK_UNREADABLE, f"its mask {source} holds the values {named}: {_STATED}")
+    return named + (f", … ({len(values)} in all)" if len(values) > _LISTED else "")

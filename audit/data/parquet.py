@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from audit.data.decode import UnreadableImage
 from audit.data.labels import Labels, labels_of
 from audit.data.maskfiles import MaskFiles
-from audit.data.maskvalues import BadMask, Shares, Size, decode_mask
+from audit.data.maskvalues import BadMask, Shares, Size, Values, decode_mask, shares_in_values
 from audit.data.pictures import PictureSplit, Window
 from audit.data.places import digests
 from audit.data.rle import fill
@@ -33,6 +34,8 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 MASK_COLUMN = "mask"
 # Row groups that each process keeps: some hundred megabytes, the whole of CIFAR.
 _KEPT_BYTES = 256 * 2**20
+# Fewer rows or columns of numbers may as well be polygons.
+_LEAST_ARRAY = 8
 _HUB_FILE = re.compile(r"^(?P<part>.+?)-\d+(-of-\d+)?\.parquet$")
 _GLOB = re.compile(r"[*?\[]")
 
@@ -160,7 +163,10 @@ class ParquetRecords:
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetMasks:
-    """Masks in a column: encoded pictures, or outlines in COCO's forms.
+    """Masks in a column: encoded pictures, arrays of values, or outlines in COCO's forms.
+
+    Nested lists of numbers are an array where they have the picture's shape, the Hub's metadata
+    says so, or they form a rectangle of at least 8×8; else they are polygons.
 
     Attributes:
         rows: The table.
@@ -183,7 +189,16 @@ class ParquetMasks:
             raise BadMask(MASK_MISSING, f"its {source} is empty")
         if isinstance(said, bytes):
             return decode_mask(said, self.files, f"in {source}", size)
+        values = _array_in(said, size, declared=self._is_array)
+        if values is not None:
+            return shares_in_values(values, f"in {source}", size, self.files)
         return Shares.of(fill(said, size, source), None, f"in {source}")
+
+    @property
+    def _is_array(self) -> bool:
+        """Whether the Hub's metadata says that the column holds arrays."""
+        kind = _feature(self.rows.schema, self.column).get("_type")
+        return isinstance(kind, str) and kind.startswith("Array")
 
     def contents(self) -> Iterator[str]:
         """See :class:`audit.data.pictures.Masks`."""
@@ -240,11 +255,32 @@ def said_of(schema: pa.Schema) -> str:
 def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...]:
     """The names in the file's metadata; empty where there are none."""
     try:
-        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = described["info"]["features"][label_column]["names"]
-        return tuple(str(name) for name in names)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return tuple(str(name) for name in _feature(schema, label_column)["names"])
+    except (KeyError, TypeError):
         return ()
+
+
+def _feature(schema: pa.Schema, column: str) -> Mapping[str, Any]:
+    """What the Hub's metadata says of a column; empty where it says nothing."""
+    try:
+        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        said = described["info"]["features"][column]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return said if isinstance(said, Mapping) else {}
+
+
+def _array_in(said: object, size: Size, *, declared: bool) -> Values | None:
+    """Nested lists as an array; ``None`` where they are something else, or polygons."""
+    if not isinstance(said, list) or not said or not all(isinstance(row, list) for row in said):
+        return None
+    shape = len(said), len(said[0])
+    if {len(row) for row in said} != {shape[1]}:
+        return None
+    if not declared and shape != size and min(shape) < _LEAST_ARRAY:
+        return None
+    # Of other types where a row holds what is no number, which is refused where it is read.
+    return np.array(said)
 
 
 def _columns_of(rows: ParquetRows) -> tuple[str, str]:

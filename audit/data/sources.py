@@ -53,7 +53,8 @@ def open_split(
     Args:
         dataset: One of :data:`DATASETS`.
         part: The split's name; for folders ``PATH/part`` is used where it exists.
-        root: Where the data of datasets without a path of their own lies.
+        root: Where the data of datasets without a path of their own lies, and what
+            ``coco:FILE.json`` names.
         masks: Where object masks (or boxes) lie, and which of their values mean what, for
             datasets that do not say it themselves.
         samples: For ``voc`` and ``coco``: whole pictures, or one cut-out an object.
@@ -94,11 +95,11 @@ def _open(
     kind, _, path = dataset.partition(":")
     _refuse_flags(dataset, kind, masks, samples)
     if path:
-        split = _open_place(kind, path, part, masks, samples)
+        split = _open_place(kind, path, part, root, masks, samples)
     else:
         split = _open_named(kind, part, root, samples, download=download)
     if split is None and kind not in _KINDS and is_spec(dataset):
-        split = open_function(dataset, part)
+        split = open_function(dataset, part, masks)
     if split is not None:
         return split
     raise DataError(
@@ -127,11 +128,11 @@ def _open_named(
 
 
 def _open_place(
-    kind: str, path: str, part: str, masks: MaskFiles, samples: Samples
+    kind: str, path: str, part: str, root: Path, masks: MaskFiles, samples: Samples
 ) -> Split | None:
     match kind:
         case "coco":
-            return open_coco_file(Path(path), part, samples)
+            return open_coco_file(Path(path), part, samples, root=root)
         case "folder":
             return open_folder(Path(path), part, masks)
         case "parquet":
@@ -147,11 +148,16 @@ def _refuse_flags(dataset: str, kind: str, masks: MaskFiles, samples: Samples) -
     given = (
         ("--mask-root", masks.root is not None, ("folder",)),
         ("--boxes", masks.boxes is not None, ("folder", "manifest")),
-        ("--mask-object and --mask-unknown", valued, ("folder", "parquet", "manifest")),
+        (
+            "--mask-object and --mask-unknown",
+            valued,
+            ("folder", "parquet", "manifest", "module:function"),
+        ),
         ("--samples instances", samples == "instances", ("voc", "coco")),
     )
+    own = kind not in _KINDS and is_spec(dataset)
     for flag, used, kinds in given:
-        if used and kind not in kinds:
+        if used and ("module:function" if own else kind) not in kinds:
             named = " and ".join(_PLACES.get(each, each) for each in kinds)
             verb = "go" if " and " in flag else "goes"
             raise DataError(

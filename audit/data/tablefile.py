@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import csv
 
 from audit.data.places import read_bytes, reason
 from audit.errors import DataError
 
 _DELIMITERS = ",;\t"
+# Outlines in a cell are long.
+_LONGEST_CELL = 2**31 - 1
 
 
 def read_table(place: str, what: str) -> pa.Table:
@@ -33,7 +39,7 @@ def read_table(place: str, what: str) -> pa.Table:
         raise DataError(f"the {what} {place} does not exist") from error
     except OSError as error:
         raise DataError(f"the {what} {place} cannot be read", found=reason(error)) from error
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"the {what} {place} cannot be read",
             expected="a CSV file with a line of column names, or a Parquet file",
@@ -63,19 +69,27 @@ def columns_found(table: pa.Table) -> str:
 
 
 def _read_csv(data: bytes) -> pa.Table:
+    """All columns as text, so that a class named 007 keeps its name."""
+    # Not with pyarrow, whose threads for CSV abort the process where it ends soon after.
     head = data.split(b"\n", 1)[0].decode("utf-8-sig")
     delimiter = max(_DELIMITERS, key=head.count)
-    return csv.read_csv(
-        pa.BufferReader(data),
-        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types=_all_text(data, delimiter)),
-    )
+    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        rows = list(_rows(csv.reader(lines, delimiter=delimiter, strict=True)))
+    finally:
+        csv.field_size_limit(limit)
+    columns = zip(*rows[1:], strict=True) if len(rows) > 1 else ((),) * len(rows[0])
+    return pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], rows[0])
 
 
-def _all_text(data: bytes, delimiter: str) -> dict[str, pa.DataType]:
-    """Text for every column, so that a class named 007 keeps its name."""
-    head = csv.open_csv(
-        pa.BufferReader(data),
-        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-    )
-    return dict.fromkeys(head.schema.names, pa.string())
+def _rows(reader: Any) -> Iterator[list[str]]:
+    """The lines that hold something, as many cells in each as in the first."""
+    first: list[str] = []
+    for row in filter(None, reader):
+        first = first or row
+        if len(row) != len(first):
+            raise csv.Error(f"line {reader.line_num} has {len(row)} cells, the first {len(first)}")
+        yield row
+    if not first:
+        raise csv.Error("an empty file")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -39,12 +39,20 @@ class _Instance(NamedTuple):
     box: tuple[int, int, int, int]
 
 
+_NO_LABEL = "its label is not known"
+# What stands for the objects of a picture whose masks cannot be read.
+_NO_INSTANCE = _Instance(0, -1, 0, (0, 0, 0, 0))
+# All of a picture of unknown size: ends beyond it are cut off.
+_WHOLE = Window(0, 0, 2**31 - 1, 2**31 - 1)
+
+
 @dataclass(frozen=True)
 class _Scanned:
-    """What a picture's two masks hold."""
+    """What a picture's two masks hold; or status and problem where they cannot be read."""
 
-    size: Size
-    instances: tuple[_Instance, ...]
+    size: Size = (0, 0)
+    instances: tuple[_Instance, ...] = ()
+    bad: tuple[str, str] | None = None
 
 
 def open_voc(
@@ -70,7 +78,7 @@ def open_voc(
     folder = _folder(root, download=download)
     names = _listed(folder, part)
     with ThreadPoolExecutor() as pool:
-        scanned = list(pool.map(partial(_scanned_or_none, folder), names))
+        scanned = list(pool.map(partial(_scanned, folder), names))
     build = _whole if samples == "images" else _instances
     records, masks, facts = build(folder, names, scanned)
     return PictureSplit(
@@ -90,15 +98,19 @@ class VocMasks:
         names: Each sample's picture, without ending.
         labels: Each sample's class.
         numbers: Each sample's object; ``None`` for all objects of the class.
+        bad: Status and problem of samples whose masks could not be read.
     """
 
     folder: Path
     names: Sequence[str]
     labels: Sequence[int]
     numbers: Sequence[int] | None = None
+    bad: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def read(self, i: int, size: Size) -> Shares:
         """See :class:`audit.data.pictures.Masks`."""
+        if i in self.bad:
+            raise BadMask(*self.bad[i])
         name, value = self.names[i], self.labels[i] + 1
         kinds = _values(self.folder, "SegmentationClass", name)
         source = f"SegmentationClass/{name}.png"
@@ -119,11 +131,11 @@ class VocMasks:
             )
 
 
-def _whole(folder: Path, names: Sequence[str], scanned: Sequence[_Scanned | None]) -> _Built:
+def _whole(folder: Path, names: Sequence[str], scanned: Sequence[_Scanned]) -> _Built:
     labels = [_largest(found) for found in scanned]
     files = [f"{name}.jpg" for name in names]
     remarks = {
-        i: "its label is not known" if found is None else "no object is marked in it"
+        i: _NO_LABEL if found.bad else "no object is marked in it"
         for i, found in enumerate(scanned)
     }
     records = FileRecords(
@@ -132,42 +144,42 @@ def _whole(folder: Path, names: Sequence[str], scanned: Sequence[_Scanned | None
         ids=files,
         labels=Labels(np.array(labels, np.int64), CLASSES, remarks),
     )
-    return records, VocMasks(folder=folder, names=names, labels=labels), {}
+    bad = {i: found.bad for i, found in enumerate(scanned) if found.bad is not None}
+    return records, VocMasks(folder=folder, names=names, labels=labels, bad=bad), {}
 
 
-def _instances(folder: Path, names: Sequence[str], scanned: Sequence[_Scanned | None]) -> _Built:
+def _instances(folder: Path, names: Sequence[str], scanned: Sequence[_Scanned]) -> _Built:
+    # A picture whose masks cannot be read stays as one sample, which counts as bad.
     found = [
-        (name, picture.size, thing)
+        (name, picture, thing)
         for name, picture in zip(names, scanned, strict=True)
-        if picture is not None
-        for thing in picture.instances
+        for thing in ((_NO_INSTANCE,) if picture.bad else picture.instances)
     ]
-    kept = [one for one in found if _longer_side(one[2].box) >= LEAST_INSTANCE]
+    kept = [one for one in found if one[1].bad or _longer_side(one[2].box) >= LEAST_INSTANCE]
     labels = [thing.label for _, _, thing in kept]
+    bad = {i: picture.bad for i, (_, picture, _) in enumerate(kept) if picture.bad is not None}
     records = FileRecords(
         base=str(folder / "JPEGImages"),
         names=[f"{name}.jpg" for name, _, _ in kept],
-        ids=[f"{name}.jpg@{thing.number}" for name, _, thing in kept],
-        labels=Labels(np.array(labels, np.int64), CLASSES),
-        windows=[Window.around(thing.box, size, CONTEXT) for _, size, thing in kept],
+        ids=[
+            f"{name}.jpg" if picture.bad else f"{name}.jpg@{thing.number}"
+            for name, picture, thing in kept
+        ],
+        labels=Labels(np.array(labels, np.int64), CLASSES, dict.fromkeys(bad, _NO_LABEL)),
+        windows=[
+            _WHOLE if picture.bad else Window.around(thing.box, picture.size, CONTEXT)
+            for _, picture, thing in kept
+        ],
     )
     masks = VocMasks(
         folder=folder,
         names=[name for name, _, _ in kept],
         labels=labels,
         numbers=[thing.number for _, _, thing in kept],
+        bad=bad,
     )
-    return records, masks, _left_out(found, kept, scanned)
-
-
-def _left_out(
-    found: Sequence[object], kept: Sequence[object], scanned: Sequence[_Scanned | None]
-) -> dict[str, object]:
-    counts = {
-        "instances_too_small": len(found) - len(kept),
-        "pictures_without_readable_masks": sum(picture is None for picture in scanned),
-    }
-    return {name: count for name, count in counts.items() if count}
+    small = len(found) - len(kept)
+    return records, masks, {"instances_too_small": small} if small else {}
 
 
 def _longer_side(box: tuple[int, int, int, int]) -> int:
@@ -175,22 +187,21 @@ def _longer_side(box: tuple[int, int, int, int]) -> int:
     return max(right - left, bottom - top)
 
 
-def _largest(found: _Scanned | None) -> int:
+def _largest(found: _Scanned) -> int:
     """The class of the largest object; -1 where there is none."""
-    if found is None or not found.instances:
+    if not found.instances:
         return -1
     return max(found.instances, key=lambda thing: (thing.area, -thing.number)).label
 
 
-def _scanned_or_none(folder: Path, name: str) -> _Scanned | None:
-    """What the masks of a picture hold; ``None`` where they cannot be read."""
+def _scanned(folder: Path, name: str) -> _Scanned:
     try:
         things = _values(folder, "SegmentationObject", name)
         kinds = _values(folder, "SegmentationClass", name)
-    except BadMask:
-        return None
-    if things.shape != kinds.shape:
-        return None
+        if things.shape != kinds.shape:
+            raise _two_sizes(name)
+    except BadMask as error:
+        return _Scanned(bad=(error.status, str(error)))
     found = [
         _instance(number, things, kinds)
         for number in np.flatnonzero(np.bincount(things.ravel())).tolist()

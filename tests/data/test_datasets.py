@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ from audit.data.boxes import soft_box
 from audit.data.maskvalues import BadMask, OtherSize
 from audit.data.pictures import PictureSplit, Window
 from audit.data.rle import fill
+from audit.data.tablefile import read_table
 from audit.errors import DataError
 from tests.conftest import real_data
 from tests.data.making import (
@@ -208,6 +212,26 @@ def test_voc_masks_that_are_damaged(tmp_path: Path) -> None:
     assert batch.status == ["mask_unreadable", "mask_missing"]
     assert "SegmentationClass/2007_000001.png" in batch.problem[0]
     assert split.fingerprint() != before
+
+
+def test_a_damaged_mask_of_objects_is_told_and_keeps_its_row(tmp_path: Path) -> None:
+    folder = voc_folder(tmp_path) / "SegmentationObject"
+    (folder / "2007_000002.png").write_bytes(b"broken")
+    batch = fetch(open_split("voc", "val", root=tmp_path))
+    assert batch.status == ["ok", "mask_unreadable"]
+    assert "SegmentationObject/2007_000002.png cannot be read" in batch.problem[1]
+    split = open_split("voc", "val", root=tmp_path, samples="instances")
+    batch = fetch(split)
+    assert batch.sample_id == ["2007_000001.jpg@1", "2007_000002.jpg"]
+    assert batch.status == ["ok", "mask_unreadable"]
+    assert batch.labels.tolist() == [9, -1]
+    assert "its label is not known" in batch.problem[1]
+    same_from_workers(split)
+    (folder / "2007_000001.png").unlink()
+    for samples in ("images", "instances"):
+        batch = fetch(open_split("voc", "val", root=tmp_path, samples=samples))
+        assert batch.status == ["mask_missing", "mask_unreadable"]
+        assert batch.images[0].sum() > 0
 
 
 # -- coco
@@ -464,9 +488,14 @@ def test_pictures_of_another_size_than_coco_says(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("[1, 2", "no COCO instances file"),
-        ('{"images": []}', "KeyError"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "picture"),
-        ("[]", "TypeError"),
+        ('{"images": []}', "no list 'annotations' among images"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "image that lacks"),
+        (
+            '{"images": [], "annotations": [{"id": 7, "image_id": "x", "category_id": 1}], '
+            '"categories": []}',
+            "annotation 7, whose",
+        ),
+        ("[]", "a list on its top level"),
     ],
 )
 def test_files_that_are_no_annotations(text: str, words: str, tmp_path: Path) -> None:
@@ -483,6 +512,32 @@ def test_coco_without_its_pictures_says_where_they_were_sought(tmp_path: Path) -
     with pytest.raises(DataError, match="pictures of") as caught:
         open_split("coco", "val", root=tmp_path)
     assert "000000000001.jpg" in str(caught.value)
+
+
+def test_coco_files_and_pictures_are_sought_under_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coco_folder(tmp_path / "data")
+    file = tmp_path / "elsewhere" / "deep" / "my.json"
+    write(file, (tmp_path / "data" / "annotations" / "instances_val2017.json").read_text())
+    assert fetch(open_split(f"coco:{file}", "val", root=tmp_path / "data")).status[0] == "ok"
+    with pytest.raises(DataError, match="name their folder with --data-root") as caught:
+        open_split(f"coco:{file}", "val", root=tmp_path)
+    assert f"put them into {file.parent}," in str(caught.value)
+    monkeypatch.chdir(tmp_path)
+    split = open_split("coco:annotations/instances_val2017.json", "val", root=Path("data"))
+    assert fetch(split).status[0] == "ok"
+
+
+def test_coco_counts_annotations_of_nothing_known(tmp_path: Path) -> None:
+    file = coco_folder(tmp_path) / "annotations" / "instances_val2017.json"
+    said = json.loads(file.read_text())
+    said["annotations"][3]["category_id"] = 99
+    said["annotations"][1]["image_id"] = 99
+    write(file, json.dumps(said))
+    facts = open_split("coco", "val", root=tmp_path).facts
+    assert facts["annotations_of_unknown_categories"] == 1
+    assert facts["annotations_of_unknown_pictures"] == 1
 
 
 def test_windows_stay_inside_the_picture() -> None:
@@ -546,6 +601,31 @@ def test_parquet_masks_in_every_form(kind: str, mask: pa.Array, tmp_path: Path) 
     assert split.classes == tuple("01234567")
     assert batch.status == ["ok", "mask_missing"], kind
     assert_shown(batch, 0)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_parquet_masks_as_nested_lists(declared: bool, tmp_path: Path) -> None:
+    arrays = [BIT, BIT * 40, BIT * 0, BIT + 2 * (~BIT), BIT[:, :64]]
+    features = {"mask": {"shape": [HEIGHT, WIDTH], "dtype": "int64", "_type": "Array2D"}}
+    told = {"huggingface": json.dumps({"info": {"features": features}})} if declared else None
+    table = pa.table(
+        {
+            "image": [painted(BIT)] * len(arrays),
+            "label": [1] * len(arrays),
+            "mask": [array.astype(int).tolist() for array in arrays],
+        }
+    )
+    pq.write_table(table.replace_schema_metadata(told), tmp_path / "x.parquet")
+    batch = fetch(open_split(f"parquet:{tmp_path}/x.parquet"))
+    assert batch.status == ["ok", "ok", "ok", "mask_unreadable", "mask_mismatch"]
+    assert_shown(batch, 0, 1)
+    assert batch.object_mask is not None
+    assert batch.object_mask[2].max() == 0
+    assert "values 1, 2: say which" in batch.problem[3]
+    files = MaskFiles(object_values=(1,))
+    batch = fetch(open_split(f"parquet:{tmp_path}/x.parquet", masks=files))
+    assert batch.status == ["ok", "mask_unreadable", "ok", "ok", "mask_mismatch"]
+    assert_shown(batch, 0, 3)
 
 
 def test_parquet_takes_the_files_of_its_part(tmp_path: Path) -> None:
@@ -645,12 +725,43 @@ def test_manifests_that_cannot_be_opened(tmp_path: Path) -> None:
         ("image,label\nx.png\n", "cannot be read"),
         ("image,Image,label\nx,x,1\n", "two columns"),
         ("image,label,x1,y1,x2,y2\nx.png,a,0.1,0.2,0.3,0.9\n", "not in pixels"),
+        ("", "an empty file"),
+        ('image,label\n"x.png,1\ny.png,2\n', "cannot be read"),
+        ("image,label\n\nx.png,1\ny.png,1,2\n", "line 4 has 3 cells, the first 2"),
     ):
         write(tmp_path / "list.csv", text)
         with pytest.raises(DataError, match=words):
             open_split(f"manifest:{tmp_path}/list.csv")
     with pytest.raises(DataError, match="does not exist"):
         open_split(f"manifest:{tmp_path}/absent.csv")
+
+
+def test_manifests_of_bytes_are_refused(tmp_path: Path) -> None:
+    data, names = pa.array([painted(BIT)]), pa.array(["x.png"])
+    wrapped = pa.StructArray.from_arrays([data, names], ["bytes", "path"])
+    for columns, words in (
+        ({"image": data}, "column image .* holds bytes"),
+        ({"image": wrapped}, "--dataset parquet:"),
+        ({"image": names, "mask": data}, "column mask .* holds bytes"),
+        ({"image": pa.array([3])}, "column image .* holds int64"),
+    ):
+        pq.write_table(pa.table(columns | {"label": [1]}), tmp_path / "x.parquet")
+        with pytest.raises(DataError, match=words):
+            open_split(f"manifest:{tmp_path}/x.parquet")
+
+
+def test_a_process_may_end_after_it_read_a_table(tmp_path: Path) -> None:
+    write(tmp_path / "x.csv", "image,label\n")
+    code = "import sys; from audit.data.tablefile import read_table; read_table(sys.argv[1], 'x')"
+    command = [sys.executable, "-c", f"{code}; sys.exit(2)", str(tmp_path / "x.csv")]
+    assert {subprocess.run(command, check=False).returncode for _ in range(3)} == {2}
+
+
+def test_long_and_quoted_cells_of_tables(tmp_path: Path) -> None:
+    long = "1 " * 100_000
+    write(tmp_path / "x.csv", f'\ufeffimage;"label"\r\n"a;""b"";\nc";007\r\n\r\n{long};\r\n')
+    table = read_table(str(tmp_path / "x.csv"), "table")
+    assert table.to_pydict() == {"image": ['a;"b";\nc', long], "label": ["007", ""]}
 
 
 @pytest.mark.parametrize(
@@ -725,9 +836,9 @@ def boxes_are_soft(root: Path, boxes: Path) -> None:
 def test_boxes_that_cannot_be(tmp_path: Path) -> None:
     rows = {
         "0": "5,5,90,20", "1": "5,5,5,20", "2": "-1,0,81,49", "3": "30,30,20,40", "4": "x,1,2,3",
-        "5": "200,0,240,9",
+        "5": "200,0,240,9", "6": ",,,",
     }  # fmt: skip
-    for name in (*rows, "6"):
+    for name in rows:
         write(tmp_path / "images" / "a" / f"{name}.png", painted(BIT))
     text = "image,x1,y1,x2,y2\n" + "".join(f"a/{n}.png,{box}\n" for n, box in rows.items())
     write(tmp_path / "boxes.csv", text + "a/99.png,1,2,3,4\n")
@@ -737,10 +848,34 @@ def test_boxes_that_cannot_be(tmp_path: Path) -> None:
     assert batch.status == [wrong, wrong, "ok", wrong, wrong, wrong, "mask_missing"]
     for row, words in (
         (0, "5, 5, 90, 20 in …"), (0, "80×48 pixels"), (1, "no area"), (3, "no area"),
-        (4, "no number"), (5, "beyond"), (6, "no box"),
+        (4, "x, 1, 2, 3 in …"), (4, "not four numbers"), (5, "beyond"), (6, "no box"),
     ):  # fmt: skip
         assert words.partition(" in …")[0] in batch.problem[row]
     assert split.facts == {"surplus_boxes": 1}
+
+
+@pytest.mark.parametrize("kind", ["json", "xml"])
+def test_boxes_made_for_another_size_are_told(kind: str, tmp_path: Path) -> None:
+    painted_folder(tmp_path)
+    place = boxes_coco(tmp_path / "b.json") if kind == "json" else boxes_voc(tmp_path / "b")
+    split = f"folder:{tmp_path}/images"
+    for (width, height), status in (
+        ((WIDTH, HEIGHT), "ok"),
+        ((0, 0), "ok"),
+        ((2 * WIDTH, 2 * HEIGHT), "mask_mismatch"),
+    ):
+        if kind == "json":
+            said = json.loads(place.read_text())
+            for image in said["images"]:
+                image |= {"width": width, "height": height}
+            write(place, json.dumps(said))
+        else:
+            size = f"<size><width>{width}</width><height>{height}</height></size>"
+            for file in boxes_voc(tmp_path / "b").rglob("*.xml"):
+                write(file, file.read_text().replace("<object>", f"{size}<object>"))
+        batch = fetch(open_split(split, masks=MaskFiles(boxes=place)))
+        assert batch.status == [status] * 2
+    assert "is 160×96 pixels, the picture 80×48 pixels" in batch.problem[0]
 
 
 def test_boxes_of_other_classes_are_left_out_and_overlaps_take_the_higher(tmp_path: Path) -> None:
@@ -760,6 +895,12 @@ def test_boxes_of_other_classes_are_left_out_and_overlaps_take_the_higher(tmp_pa
     torch.testing.assert_close(batch.object_mask[0], expected)
 
 
+JSON_BOX = (
+    '{"images": [{"id": 1, "file_name": "a/p0.png"}], '
+    '"annotations": [{"id": 5, "image_id": 1, "bbox": BOX}]}'
+)
+
+
 def test_files_that_hold_no_boxes(tmp_path: Path) -> None:
     painted_folder(tmp_path)
     entity = '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>'
@@ -767,7 +908,15 @@ def test_files_that_hold_no_boxes(tmp_path: Path) -> None:
         "a.csv": ("image,left,right\nx,1,2\n", "holds no boxes"),
         "b.csv": ("image,x1,y1,x2,y2\nother.png,1,2,3,4\n", "belongs to any picture"),
         "c.csv": ("image,x1,y1,x2,y2\na/p0.png,0.1,0.2,0.3,0.4\n", "not in pixels"),
-        "d.json": ('{"images": 3}', "holds no boxes"),
+        "d.json": ('{"images": 3}', "'images' that is no list"),
+        "l.json": ('{"images": []}', "no 'annotations' among images"),
+        "h.json": ("[]", "a list on its top level"),
+        "i.json": (
+            JSON_BOX.replace("BOX", "[1, 2, 3]"),
+            r"annotation 5 with bbox \[1, 2, 3\], not",
+        ),
+        "j.json": (JSON_BOX.replace('"bbox": BOX', '"a": 1'), "annotation 5 without bbox"),
+        "k.json": (JSON_BOX.replace('1, "bbox": BOX', '2, "bbox": []'), "of image 2, which is not"),
         "e/x.xml": (entity, "declares a document type"),
         "f/x.xml": ("<annotation><object/></annotation>", "without bndbox"),
         "g/x.txt": ("", "holds no boxes"),
@@ -801,6 +950,12 @@ def test_manifests_with_boxes(tmp_path: Path) -> None:
         torch.testing.assert_close(
             batch.object_mask[0], soft_box((16, 12, 64, 36), (HEIGHT, WIDTH))
         )
+    for columns, cells in (("x1,y1,x2,y2", "what,5,none,9"), ("box", '"[what,5,none]"')):
+        write(tmp_path / "m.csv", f"image,label,{columns}\npictures/0.png,dog,{cells}\n")
+        batch = fetch(open_split(f"manifest:{tmp_path}/m.csv"))
+        assert batch.status == ["mask_mismatch"]
+        assert "what" in batch.problem[0]
+        assert "nan" not in batch.problem[0]
     write(tmp_path / "m.csv", "image,label\npictures/0.png,dog\n")
     write(tmp_path / "b.csv", "image,x1,y1,x2,y2\n0.png,16,12,64,36\n")
     files = MaskFiles(boxes=tmp_path / "b.csv")
@@ -882,9 +1037,59 @@ def test_other_things_that_a_function_may_give() -> None:
     assert fetch(open_split("tests.data.test_datasets:build", "bytes")).status[1] == "mask_missing"
 
 
+class Several(Painted):
+    """Masks of three values."""
+
+    def __getitem__(self, i: int) -> tuple[object, ...]:
+        mask = BIT.astype(np.uint8)
+        mask[0] = 7
+        return Image.open(io.BytesIO(painted(BIT, mask == 7))), 0, mask
+
+
+class Dicts(Painted):
+    def __getitem__(self, i: int) -> tuple[object, ...]:
+        return {"image": 1, "label": 2}  # type: ignore[return-value]
+
+
+class Alone(Painted):
+    def __getitem__(self, i: int) -> tuple[object, ...]:
+        return Image.new("RGB", (8, 8))  # type: ignore[return-value]
+
+
+class Raising(Painted):
+    def __getitem__(self, i: int) -> tuple[object, ...]:
+        raise KeyError("no such thing")
+
+
+def nothing() -> None:
+    return None
+
+
+def numbers() -> Iterator[int]:
+    return iter([1])
+
+
+def test_stated_values_of_a_dataset_of_the_users_own() -> None:
+    spec = "tests.data.test_datasets:Several"
+    split = open_split(spec)
+    assert "--mask-object" in fetch(split).problem[0]
+    stated = open_split(spec, masks=MaskFiles(object_values=(1,), unknown_values=(7,)))
+    batch = fetch(stated)
+    assert batch.status == ["ok"] * 4
+    assert_shown(batch, 0)
+    assert stated.fingerprint() != split.fingerprint()
+    with pytest.raises(DataError, match="masks of its own"):
+        open_split("tests.data.test_datasets:build_split", masks=MaskFiles(object_values=(1,)))
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("Dicts", "return a tuple"),
+        ("Alone", "return a tuple"),
+        ("Raising", "in Python to see why"),
+        ("nothing", "let the function return the dataset"),
+        ("numbers", "__getitem__ and __len__"),
         ("absent", "has no 'absent'"),
         ("Unlabelled", "does not name its classes"),
         ("Floats", r"torch\.float32, 3×8×8"),

@@ -142,6 +142,50 @@ def test_stated_values_decide() -> None:
     assert torch.equal(turned.object, 1 - inside - seam)
 
 
+def test_stated_values_that_do_not_occur_are_told() -> None:
+    data = encoded(Image.fromarray(levels(1)))
+    with pytest.raises(BadMask) as caught:
+        decode_mask(data, MaskFiles(object_values=(255, 254)), "a/x.png")
+    assert caught.value.status == "mask_unreadable"
+    assert str(caught.value) == (
+        "none of the values stated with --mask-object (255, 254) occurs in its mask a/x.png, "
+        "which holds 0, 1"
+    )
+    empty = encoded(Image.fromarray(levels(0)))
+    assert decode_mask(empty, MaskFiles(object_values=(255,))).object.max() == 0
+    void = decode_mask(data, MaskFiles(object_values=(255,), unknown_values=(1,)))
+    assert void.unknown is not None
+    assert void.object.max() == 0
+
+
+def test_pictures_of_one_bit_answer_to_255_as_well() -> None:
+    for value in (1, 255):
+        share = decode_mask(PLAIN["one bit"], MaskFiles(object_values=(value,))).object
+        assert torch.equal(share, torch.from_numpy(INSIDE).float())
+    with pytest.raises(BadMask, match="holds 0, 1"):
+        decode_mask(PLAIN["one bit"], MaskFiles(object_values=(7,)))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_stated_values_of_lossy_files_are_the_nearest(form: str) -> None:
+    plain = Image.fromarray(levels(255, 128)).convert("RGB")
+    data = encoded(plain, form, quality=80)
+    for files in (MaskFiles(object_values=(255,)), MaskFiles(object_values=(255, 128))):
+        share = decode_mask(data, files).object
+        assert set(share.unique().tolist()) == {0, 1}
+    shares = decode_mask(data, MaskFiles(object_values=(255,), unknown_values=(128,)))
+    assert (shares.object - torch.from_numpy(INSIDE).float()).abs().mean() < 0.02
+    assert shares.unknown is not None
+    assert (shares.unknown - torch.from_numpy(SEAM).float()).abs().mean() < 0.05
+    with pytest.raises(BadMask, match="values 0 and 1 cannot be told apart"):
+        decode_mask(data, MaskFiles(object_values=(1,)))
+    with pytest.raises(BadMask, match="which holds 0, 255"):
+        decode_mask(
+            encoded(Image.fromarray(levels(255)).convert("RGB"), form, quality=100),
+            MaskFiles(object_values=(100,)),
+        )
+
+
 def test_vocs_palette_says_what_is_unknown() -> None:
     shares = decode_mask(palette_png(levels(3, 255)))
     assert torch.equal(shares.object, torch.from_numpy(INSIDE).float())
@@ -196,6 +240,14 @@ def test_masks_are_found_by_any_usual_name(habit: str, tmp_path: Path) -> None:
     assert batch.object_mask is not None
     assert (batch.images[:, 0] / 255 - batch.object_mask).abs().max() < 1.5 / 255
     assert split.facts == {}
+
+
+def test_a_file_in_the_place_of_the_mask_folder_is_told(tmp_path: Path) -> None:
+    painted_folder(tmp_path)
+    write(tmp_path / "boxes.csv", "")
+    with pytest.raises(DataError, match="is a file, where a folder") as caught:
+        open_split(f"folder:{tmp_path}/images", masks=MaskFiles(root=tmp_path / "boxes.csv"))
+    assert "--boxes" in str(caught.value)
 
 
 def test_two_masks_of_one_picture_are_told(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from audit.data import LimitedSplit, MaskFiles, iterate, open_split
 from audit.data.decode import UnreadableImage, decode_rgb
 from audit.data.demo import open_demo
+from audit.data.labels import labels_of
 from audit.data.maskvalues import BadMask, decode_mask
 from audit.errors import DataError
 from tests.conftest import CIFAR10
@@ -350,6 +351,22 @@ def test_control_characters_of_coco_are_escaped(tmp_path: Path) -> None:
         batch = split.__getitems__(range(len(split)))
         refuse_controls(*batch.sample_id, *batch.problem)
         assert sorted(batch.status) == ["ok", "unreadable", "unreadable"]
+
+
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.uint64(), pa.int16(), pa.float32()])
+def test_labels_are_numbers_of_any_type(kind: pa.DataType) -> None:
+    labels = labels_of(pa.chunked_array([pa.array([2, None, 0], kind)]), (), "x")
+    assert labels.values.tolist() == [2, -1, 0]
+    assert labels.classes == ("0", "1", "2")
+
+
+def test_labels_beyond_all_bounds_are_names_or_refused() -> None:
+    for text in ("9" * 20, "9" * 5000):
+        labels = labels_of(pa.chunked_array([[text, "1"]]), (), "x")
+        assert labels.classes == ("1", text)
+    for column in (pa.array([2**64 - 1], pa.uint64()), pa.array([float("inf")])):
+        with pytest.raises(DataError, match="labels in x are no positions"):
+            labels_of(pa.chunked_array([column]), (), "x")
 
 
 def crafted_tiff(kind: int) -> bytes:
