@@ -12,8 +12,8 @@ import audit
 PACKAGE = Path(audit.__file__).parent
 # From the first room to the last; a module may import its own room and those before it.
 ROOMS = (
-    "errors", "config", "files", "devices", "data", "masks", "models", "training", "cam",
-    "explaining", "sanity",
+    "errors", "config", "files", "devices", "usercode", "data", "masks", "models", "training",
+    "cam", "explaining", "sanity",
     "score", "step", "run", "tables", "report", "inputs", "job", "explain", "masking", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}

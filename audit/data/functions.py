@@ -19,10 +19,11 @@ from audit.data.maskvalues import BadMask, Shares, Size, shares_in_image, shares
 from audit.data.pictures import BadLabel, PictureSplit, Window
 from audit.data.places import read_bytes
 from audit.data.split import MASK_MISSING, MASK_UNREADABLE, Split
-from audit.data.usercode import brief, call, find
 from audit.errors import DataError
+from audit.usercode import Role, brief, call, find
 
 # What is a split, and not a map-style dataset, has these.
+_ROLE = Role(name="dataset", gives="dataset", fits="code that gives a dataset", error=DataError)
 _SPLITS_OWN = ("fingerprint", "framed", "__getitems__")
 _SPLIT_HAS = (
     "name", "part", "classes", "image_size", "stored_size", "has_masks", "mask_kind", "in_memory",
@@ -56,7 +57,7 @@ def open_function(spec: str, part: str, masks: MaskFiles | None = None) -> Split
         DataError: If there is no such function, if it fails or gives something else.
     """
     files = masks or MaskFiles()
-    made = find(spec, "dataset", DataError)
+    made = find(spec, _ROLE)
     if inspect.isclass(made) or (callable(made) and not hasattr(made, "__getitem__")):
         made = _called(spec, made, part)
     if all(hasattr(made, name) for name in _SPLITS_OWN):
@@ -211,7 +212,7 @@ def _called(spec: str, function: Callable[..., Any], part: str) -> Any:
     except (TypeError, ValueError):
         known = set()
     wanted = {name: part for name in ("split", "part") if name in known}
-    return call(spec, "dataset", DataError, lambda: function(**wanted))
+    return call(spec, _ROLE, lambda: function(**wanted))
 
 
 def _whole_split(spec: str, made: Any, files: MaskFiles) -> Split:

@@ -16,9 +16,9 @@ from audit.data.parquet import open_parquet
 from audit.data.pets import open_pets
 from audit.data.pictures import Samples
 from audit.data.split import LimitedSplit, Split
-from audit.data.usercode import is_spec
 from audit.data.voc import open_voc
 from audit.errors import DataError
+from audit.usercode import is_spec
 
 DATASETS = (
     "demo",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,9 +30,16 @@ from audit.models.network import (
 )
 from audit.models.pickles import class_list
 from audit.models.preprocessing import from_header
+from audit.usercode import Role, call, find
 
 _SAID = ("classes", "image_size", "resize", "interpolation", "mean", "std")
 
+_ROLE = Role(
+    name="model",
+    gives="network",
+    fits="a function without arguments, or with num_classes alone",
+    error=ModelError,
+)
 _OURS = Path(__file__).parents[1]
 
 
@@ -96,44 +101,10 @@ def _made(spec: str, num_classes: int | None) -> tuple[nn.Module, Mapping[str, A
 
 
 def _called(spec: str, num_classes: int | None) -> Any:
-    place, _, attribute = spec.partition(":")
-    found: Any = _imported(place, spec)
-    for step in attribute.split("."):
-        if not hasattr(found, step):
-            raise ModelError(
-                f"the module '{place}' has no '{attribute}'",
-                expected="a function, a class or a network",
-                found=_public_names(found),
-            )
-        found = getattr(found, step)
+    found = find(spec, _ROLE)
     if isinstance(found, nn.Module) or not callable(found):
         return found
-    try:
-        return found(**_wanted(found, num_classes))
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise _failed(spec, error) from error
-
-
-def _imported(place: str, spec: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        # Another name: the module is there, and wants one that is not.
-        if error.name != place and not place.startswith(f"{error.name}."):
-            raise _failed(spec, error) from error
-        file = place.endswith(".py") or "/" in place
-        raise ModelError(
-            f"there is no module '{place}' for the model '{spec}'",
-            expected="a module in the current folder or on the Python path",
-            remedy="write a module's name, not a file's: nets.mine, not nets/mine.py"
-            if file
-            else "run the command where the module lies, or set PYTHONPATH",
-        ) from error
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise _failed(spec, error) from error
+    return call(spec, _ROLE, lambda: found(**_wanted(found, num_classes)))
 
 
 def _wanted(function: Callable[..., object], num_classes: int | None) -> dict[str, int]:
@@ -144,23 +115,6 @@ def _wanted(function: Callable[..., object], num_classes: int | None) -> dict[st
     if "num_classes" not in known or num_classes is None:
         return {}
     return {"num_classes": num_classes}
-
-
-def _public_names(holder: object) -> str:
-    names = [name for name in vars(holder) if name[0] != "_"] if hasattr(holder, "__dict__") else []
-    return ", ".join(names[:8]) or "nothing"
-
-
-def _failed(spec: str, error: BaseException) -> ModelError:
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    text = (str(error).splitlines() or [""])[0][:200]
-    return ModelError(
-        f"{spec} failed to give a network",
-        expected="a function without arguments, or with num_classes alone",
-        found=f"{type(error).__name__}: {text}{place}",
-        remedy="call it in Python to see why",
-    )
 
 
 def _classes(said: Mapping[str, Any], spec: str) -> tuple[str, ...] | None:

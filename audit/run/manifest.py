@@ -20,7 +20,9 @@ COMPLETE = "complete"
 # Libraries whose version can change a number.
 _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scipy")
 # The stages whose code decides what a row holds, and those that decide what is made of rows.
-CODE_OF_ROWS = ("data", "masks", "models", "cam", "explaining.py", "score", "run", "step.py")
+CODE_OF_ROWS = (
+    "usercode.py", "data", "masks", "models", "cam", "explaining.py", "score", "run", "step.py",
+)  # fmt: skip
 CODE_OF_REPORTS = ("sanity.py", "tables", "report", "job.py")
 
 

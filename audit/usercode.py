@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,29 @@ def is_spec(text: str) -> bool:
     return _SPEC.fullmatch(text) is not None
 
 
-def find(spec: str, what: str, error: type[UsageError]) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """What the user's code is wanted for, in the words of messages.
+
+    Attributes:
+        name: What ``module:function`` is called: ``dataset``.
+        gives: What comes of it: ``dataset``.
+        fits: What the code has to be, where it was called and failed.
+        error: The kind of error to raise.
+    """
+
+    name: str
+    gives: str
+    fits: str
+    error: type[UsageError]
+
+
+def find(spec: str, role: Role) -> Any:
     """Import a module and take from it what is named.
 
     Args:
         spec: ``module:attribute``; the module lies in the current folder or on Python's path.
-        what: What messages call it: ``dataset``.
-        error: The kind of error to raise.
+        role: What it is wanted for.
 
     Returns:
         The attribute.
@@ -40,20 +57,19 @@ def find(spec: str, what: str, error: type[UsageError]) -> Any:
         UsageError: If there is no such module or attribute, or importing it fails.
     """
     place, _, attribute = spec.partition(":")
-    found = _imported(place, spec, what, error)
+    found = _imported(place, spec, role)
     for step in attribute.split("."):
         if not hasattr(found, step):
-            names = [name for name in dir(found) if name[0] != "_"]
-            raise error(
+            raise role.error(
                 f"the module '{place}' has no '{attribute}'",
-                expected=f"a function, or a {what}",
-                found=", ".join(names[:8]) or "nothing",
+                expected=f"a function, a class or a {role.gives}",
+                found=_public_names(found),
             )
         found = getattr(found, step)
     return found
 
 
-def call(spec: str, what: str, error: type[UsageError], function: Callable[[], Any]) -> Any:
+def call(spec: str, role: Role, function: Callable[[], Any]) -> Any:
     """Call the user's code.
 
     Raises:
@@ -62,7 +78,7 @@ def call(spec: str, what: str, error: type[UsageError], function: Callable[[], A
     try:
         return function()
     except (Exception, SystemExit) as reason:  # the user's code may raise anything
-        raise _failed(spec, what, error, reason) from reason
+        raise _failed(spec, role, reason) from reason
 
 
 def brief(reason: BaseException) -> str:
@@ -73,7 +89,7 @@ def brief(reason: BaseException) -> str:
     return f"{type(reason).__name__}: {text}{place}"
 
 
-def _imported(place: str, spec: str, what: str, error: type[UsageError]) -> Any:
+def _imported(place: str, spec: str, role: Role) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -82,20 +98,28 @@ def _imported(place: str, spec: str, what: str, error: type[UsageError]) -> Any:
     except ModuleNotFoundError as reason:
         # Another name: the module is there, and wants one that is not.
         if reason.name != place and not place.startswith(f"{reason.name}."):
-            raise _failed(spec, what, error, reason) from reason
-        raise error(
-            f"there is no module '{place}' for the {what} '{spec}'",
+            raise _failed(spec, role, reason) from reason
+        file = place.endswith(".py") or "/" in place
+        raise role.error(
+            f"there is no module '{place}' for the {role.name} '{spec}'",
             expected="a module in the current folder or on the Python path",
-            remedy="run the command where the module lies, or set PYTHONPATH",
+            remedy="write a module's name, not a file's: code.mine, not code/mine.py"
+            if file
+            else "run the command where the module lies, or set PYTHONPATH",
         ) from reason
     except (Exception, SystemExit) as reason:  # the user's code may raise anything
-        raise _failed(spec, what, error, reason) from reason
+        raise _failed(spec, role, reason) from reason
 
 
-def _failed(spec: str, what: str, error: type[UsageError], reason: BaseException) -> UsageError:
-    return error(
-        f"{spec} failed to give a {what}",
-        expected=f"code that gives a {what}",
+def _public_names(holder: object) -> str:
+    names = [name for name in vars(holder) if name[0] != "_"] if hasattr(holder, "__dict__") else []
+    return ", ".join(names[:8]) or "nothing"
+
+
+def _failed(spec: str, role: Role, reason: BaseException) -> UsageError:
+    return role.error(
+        f"{spec} failed to give a {role.gives}",
+        expected=role.fits,
         found=brief(reason),
         remedy="call it in Python to see why",
     )
