@@ -21,7 +21,7 @@ COMPLETE = "complete"
 _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scipy")
 # The stages whose code decides what a row holds, and those that decide what is made of rows.
 CODE_OF_ROWS = (
-    "usercode.py", "data", "masks", "models", "cam", "explaining.py", "score", "run", "step.py",
+    "usercode.py", "data", "masks", "models", "cam", "explaining.py", "score", "run", "step",
 )  # fmt: skip
 CODE_OF_REPORTS = ("sanity.py", "tables", "report", "job.py")
 

@@ -1,0 +1,98 @@
+"""The columns of a batch's rows, from what was computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from audit.score.contributions import Contributions
+from audit.score.masks import Family, Masks, border_touch, overlap
+from audit.score.prediction import Prediction
+
+
+def overlap_of(masks: Masks, family: Family) -> Tensor:
+    """Overlap of a family's masks with the main ones, over what both know."""
+    beside = family.beside(masks.unknown)
+    known = None if beside.unknown is None else beside.unknown < 0.5
+    main, other = masks.inside, family.mask >= 0.5
+    return overlap(main, other) if known is None else overlap(main & known, other & known)
+
+
+def has_one_side(family: Family, unknown: Tensor | None) -> Tensor:
+    """Whether a mask is all object or all background, as far as it is known."""
+    beside = family.beside(unknown)
+    inside = family.mask >= 0.5
+    outside = ~inside
+    if beside.unknown is not None:
+        known = beside.unknown < 0.5
+        inside, outside = inside & known, outside & known
+    return ~(inside.flatten(1).any(dim=1) & outside.flatten(1).any(dim=1))
+
+
+def mask_columns(masks: Masks) -> dict[str, Tensor]:
+    """What the main masks are like."""
+    unknown = torch.zeros_like(masks.main[:, 0, 0])
+    return {
+        "object_area": masks.area,
+        "unknown_area": unknown if masks.unknown is None else masks.unknown.mean(dim=(1, 2)),
+        "border_touch": border_touch(masks.inside),
+    }
+
+
+def range_of(name: str, values: Tensor) -> dict[str, Tensor]:
+    """The lowest and highest of the values under the mask and with its border moved, N×3.
+
+    A border that cannot be moved at all leaves NaN, which does not count.
+    """
+    low = torch.nan_to_num(values, nan=torch.inf).amin(dim=1)
+    high = torch.nan_to_num(values, nan=-torch.inf).amax(dim=1)
+    undefined = values[:, 0].isnan()
+    return {
+        f"{name}_low": torch.where(undefined, torch.nan, low),
+        f"{name}_high": torch.where(undefined, torch.nan, high),
+    }
+
+
+def prediction_columns(prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
+    """What the network answers, and how surely."""
+    return {
+        "predicted": prediction.predicted,
+        "correct": torch.where(labels >= 0, (prediction.predicted == labels).long(), -1),
+        "confidence": prediction.confidence,
+        "label_probability": prediction.label_probability,
+        "margin": prediction.margin,
+        "top_classes": prediction.top_classes,
+        "top_probabilities": prediction.top_probabilities,
+    }
+
+
+def contribution_columns(
+    parts: Contributions, logits: Tensor, targets: Tensor, alt: Tensor
+) -> dict[str, Tensor]:
+    """What each region supplies to the target and to the other class (-1 for none)."""
+
+    def of(classes: Tensor, values: Tensor) -> Tensor:
+        return values.gather(1, classes.clamp_min(0)[:, None])[:, 0]
+
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return {
+        "target_logit": of(targets, centred),
+        "object_logit": of(targets, parts.object),
+        "near_logit": of(targets, parts.near),
+        "far_logit": of(targets, parts.far),
+        "unknown_logit": of(targets, parts.unknown),
+        "bias_logit": of(targets, parts.bias),
+        "residual_logit": of(targets, parts.residual),
+        "object_pred": parts.object.argmax(dim=1),
+        "background_pred": parts.background.argmax(dim=1),
+        "alt_object_logit": of(alt, parts.object),
+        "alt_near_logit": of(alt, parts.near),
+        "alt_far_logit": of(alt, parts.far),
+    }
+
+
+def scaled(name: str, maps: Tensor) -> dict[str, Tensor]:
+    """A map as half precision in [-1, 1] and its scale, so that tiny maps keep their digits."""
+    peak = maps.abs().flatten(1).amax(dim=1)
+    divisor = torch.where(peak > 0, peak, 1.0).view(-1, *[1] * (maps.dim() - 1))
+    return {name: (maps / divisor).half(), f"{name}_scale": peak}
