@@ -274,7 +274,9 @@ def test_one_of_two_is_killed(tmp_path: Path, filler: Callable[[], subprocess.Po
         process.stdin.flush()
     log = tmp_path / "log"
     while not log.exists() or f"{killed.pid} " not in log.read_text():
+        assert killed.poll() is None, "it ended before it was at work"
         time.sleep(0.005)
+    # Another moment each time, as in the kill test of whole runs.
     time.sleep(float(np.random.default_rng().uniform(0.0, 0.3)))
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
