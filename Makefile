@@ -23,7 +23,7 @@ TRAIN_FLAGS = --dataset '$(DATASET)' \
 	$(if $(DEVICE),--device '$(DEVICE)') \
 	$(ARGS)
 
-.PHONY: help setup audit train test lint type check bench docs clean
+.PHONY: help setup audit certify train test lint type check bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -37,6 +37,9 @@ setup: $(READY) ## Create .venv with pinned dependencies and this package
 
 audit: $(READY) ## Audit a classifier: make audit DATASET=cifar10 DATA_ROOT=data
 	@$(BIN)/audit run $(FLAGS)
+
+certify: $(READY) ## Plant shortcuts, train on them, see what the audit finds
+	@$(BIN)/audit certify $(FLAGS)
 
 train: $(READY) ## Train a classifier: make train DATASET=cifar10 MODEL=cnn DATA_ROOT=data
 	@$(BIN)/audit train $(TRAIN_FLAGS)
@@ -53,10 +56,11 @@ type: $(DEV) ## Check types
 
 check: lint type test ## Everything that CI runs
 
-bench: $(DEV) ## Measure heatmaps, memory, masks (DATA_ROOT=images and masks COCO=scenes)
+bench: $(DEV) ## Measure heatmaps, memory, masks, labels (DATA_ROOT=images and masks COCO=scenes CIFAR=folder of cifar10/)
 	$(BIN)/python benchmarks/gradcam.py
 	$(BIN)/python benchmarks/memory.py
 	$(if $(DATA_ROOT),$(BIN)/python benchmarks/masks.py --data $(DATA_ROOT) $(if $(COCO),--coco $(COCO)))
+	$(if $(CIFAR),$(BIN)/python benchmarks/labels.py --data-root $(CIFAR))
 
 docs: $(DEV) ## Rewrite the tables of columns in reports/README.md
 	$(BIN)/python -m audit.report.columns reports/README.md

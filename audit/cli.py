@@ -69,20 +69,26 @@ def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-class _AutoInt(click.ParamType):  # type: ignore[type-arg]  # generic in new releases only
-    """A whole number, or ``auto``."""
+class _WordOrInt(click.ParamType):  # type: ignore[type-arg]  # generic in new releases only
+    """A whole number, or one of some words."""
 
-    name = "auto|N"
+    def __init__(self, *words: str) -> None:
+        self._words = words
+        self.name = "|".join((*words, "N"))
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
-        if value == "auto":
-            return "auto"
+        if value in self._words:
+            return str(value)
         try:
             return int(value)
         except ValueError:
-            self.fail(f"'{value}' is neither auto nor a whole number", param, ctx)
+            words = ", ".join(self._words)
+            self.fail(f"'{value}' is neither {words} nor a whole number", param, ctx)
+
+
+_AUTO_INT = _WordOrInt("auto")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -109,12 +115,14 @@ def cli() -> None:
               "several with commas  [default: auto]")  # fmt: skip
 @click.option("--channels", type=int, help="Most active channels to keep.  [default: 3]")
 @click.option("--partners", type=int, help="Transplants a sample.  [default: 4]")
+@click.option("--edits", type=_WordOrInt("auto", "all", "none"),
+              help="Samples to look at in pixels too.  [default: auto]")  # fmt: skip
 @click.option("--max-bad", type=float, help="Share of bad samples to accept.  [default: 0.05]")
 @click.option("--limit", type=int, help="Audit this many samples, evenly spaced.")
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option("--device", help="auto | cpu | cuda | …  [default: auto]")
-@click.option("--batch-size", type=_AutoInt(), help="[default: auto]")
-@click.option("--workers", type=_AutoInt(), help="Decoding processes.  [default: auto]")
+@click.option("--batch-size", type=_AUTO_INT, help="[default: auto]")
+@click.option("--workers", type=_AUTO_INT, help="Decoding processes.  [default: auto]")
 @click.option("--shard-size", type=int, help="Samples a part.  [default: 1000]")
 @click.option("--out", type=_FILE, help="Where reports go.  [default: reports]")
 def run(config: Path | None, **flags: Any) -> None:
@@ -253,7 +261,7 @@ def layers(name: str | None, model: str | None, everything: bool, **flags: Any) 
               "commas  [default: estimated]")  # fmt: skip
 @click.option("--limit", type=int, help="Take this many samples, evenly spaced.")
 @click.option("--device", help="auto | cpu | cuda | …  [default: auto]")
-@click.option("--workers", type=_AutoInt(), help="Decoding processes.  [default: auto]")
+@click.option("--workers", type=_AUTO_INT, help="Decoding processes.  [default: auto]")
 @click.option("--out", type=_FILE, help="Where reports, and the cache, go.  [default: reports]")
 @click.option("--show", type=_FILE, metavar="FILE.png",
               help="Draw the least and the most trusted masks.")  # fmt: skip
@@ -271,6 +279,48 @@ def masks(config: Path | None, show: Path | None, against: str | None, **flags: 
     from audit.masking import make_masks
 
     click.echo(make_masks(settings, show=show, against=against).describe())
+
+
+@cli.command()
+@click.option("--dataset", help="demo | cifar10 | … with a training and a test part  "
+              "[default: demo]")  # fmt: skip
+@click.option("--data-root", type=_FILE, help="Where named datasets lie.  [default: data]")
+@click.option("--model", help="cnn | cnn-se | resnet20  [default: cnn]")
+@click.option("--checkpoint", type=_FILE,
+              help="Clean weights to begin with.  [default: shipped, else trained]")  # fmt: skip
+@click.option("--mean", type=float, nargs=3, help="Their normalisation, for values in [0, 1].")
+@click.option("--std", type=float, nargs=3, help="Likewise.")
+@click.option("--cues", help="patch | watermark | object_colour | frame | texture | blur; several "
+              "with commas  [default: all]")  # fmt: skip
+@click.option("--strengths", help="Percents of a class's images that carry its cue.  "
+              "[default: 0,20,50,80,95,100]")  # fmt: skip
+@click.option("--seeds", type=int, help="How often, each time on other classes.  [default: 1]")
+@click.option("--random", type=int, help="Random networks among the checks; 0 leaves the checks.  "
+              "[default: 10]")  # fmt: skip
+@click.option("--limit", type=int, help="Most test images.  [default: 2000]")
+@click.option("--train-limit", type=int, help="Most training images.  [default: 20000]")
+@click.option("--base-epochs", type=int, help="Of a base that is trained.  [default: 6]")
+@click.option("--epochs", type=int, help="Of each model.  [default: 4]")
+@click.option("--lr", type=float, help="Peak learning rate.  [default: 0.002]")
+@click.option("--kept", type=float, help="Share of the base in a model's first weights.  "
+              "[default: 0.3]")  # fmt: skip
+@click.option("--masks", help="As in audit run.  [default: auto]")
+@click.option("--device", help="auto | cpu | cuda | …  [default: auto]")
+@click.option("--out", type=_FILE, help="Where reports go.  [default: reports]")
+def certify(**flags: Any) -> None:
+    """Plant shortcuts, train on them, and see whether the audit finds them.
+
+    Run it again after an interruption and it goes on.
+    """
+    from audit.certify.settings import load_settings
+
+    settings = load_settings(flags)
+    click.echo(f"audit {audit.__version__}: {settings.dataset}, opening …", err=True)
+    from audit.certify.benchmark import certify as run_benchmark
+    from audit.certify.page import describe
+
+    finished = run_benchmark(settings, say=lambda text: click.echo(text, err=True))
+    click.echo(describe(finished.path, finished.classes, finished.summary, finished.seconds))
 
 
 def main() -> None:

@@ -72,7 +72,8 @@ class AuditConfig(BaseModel):
             ``component`` (the estimate's part in the centre), ``ellipse`` or ``rembg:SESSION``.
             The first is what scores rest on; each other one has columns of its own.
         channels: How many of the most active channels' maps to keep a sample.
-        partners: Transplants a sample.
+        partners: Transplants a sample, in feature space.
+        edits: How many samples to look at in pixels too: ``auto``, ``all``, ``none`` or a number.
         max_bad: The share of unreadable or mislabelled samples past which the run fails.
         limit: Audit this many samples, evenly spaced over the split.
         seed: Draws donors of transplants, bootstrap resamples and random tiles.
@@ -118,6 +119,7 @@ class AuditConfig(BaseModel):
     masks: tuple[str, ...] = Field(default=("auto",), min_length=1)
     channels: int = Field(default=3, ge=1, le=64)
     partners: int = Field(default=4, ge=1, le=64)
+    edits: Literal["auto", "all", "none"] | int = "auto"
     max_bad: float = Field(default=0.05, ge=0, le=1)
     limit: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -200,6 +202,13 @@ class AuditConfig(BaseModel):
             raise ValueError("auto, or a whole number of at least 1")
         return value
 
+    @field_validator("edits")
+    @classmethod
+    def _check_edits(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("auto, all, none, or a whole number of at least 1")
+        return value
+
     @field_validator("workers")
     @classmethod
     def _check_workers(cls, value: Auto | int) -> Auto | int:
@@ -214,7 +223,7 @@ NOT_IN_FINGERPRINT = frozenset(
     {
         "data_root", "mask_root", "boxes", "checkpoint", "class_map", "preprocessing",
         "image_size", "resize", "interpolation", "mean", "std", "target_layer", "download",
-        "workers", "out", "max_bad", "device", "sanity",
+        "workers", "out", "max_bad", "device", "sanity", "edits",
     }
 )  # fmt: skip
 

@@ -28,11 +28,14 @@ from audit.files import remove_unfinished, write_atomically
 from audit.inputs import Opened, open_inputs
 from audit.masks.alignment import check_alignment, reduced_to_check
 from audit.models import describe, evaluation, plain_kernels
+from audit.pixels import look_again
 from audit.report.grids import Grids
+from audit.report.masktrust import MISFITS
 from audit.report.page import write_page
+from audit.report.prototypes import background_sheets, choose_backgrounds
 from audit.report.selection import choose_samples
 from audit.report.thumbs import UNKNOWN, build_thumbs
-from audit.run.engine import Auditor
+from audit.run.engine import Auditor, evidence_share
 from audit.run.manifest import (
     CODE_OF_REPORTS,
     COMPLETE,
@@ -49,11 +52,14 @@ from audit.run.store import PartStore, Shard, plan_shards
 from audit.sanity import cascade, count_stages
 from audit.score.masks import Masks
 from audit.step import AuditStep, prefix_of, rehearse, status_code
-from audit.tables.classes import count_confusions, summarise_classes
-from audit.tables.masks import compare_masks
-from audit.tables.methods import compare_methods, tabulate_sanity
-from audit.tables.reading import AuditRun, read_samples
+from audit.tables.assembly import Setting, assemble
+from audit.tables.labels import label_totals
+from audit.tables.methods import tabulate_sanity
+from audit.tables.reading import AuditRun, read_edits, read_samples
+from audit.tables.strata import worst_group
 from audit.tables.totals import count_statuses, first_problems, summarise_split
+from audit.tables.trust import agreement
+from audit.tables.verdicts import MaskTrust, count_verdicts
 
 # The samples that tell of bad data, not of what the model does.
 BAD_STATUSES = (
@@ -114,7 +120,9 @@ def run_audit(
 def _is_stale(manifest: dict[str, Any], config: AuditConfig) -> bool:
     """Whether a whole run lacks what is made of its rows."""
     other_code = manifest.get("report_code") != code_fingerprint(CODE_OF_REPORTS)
-    return other_code or (config.sanity and "sanity.parquet" not in manifest["files"])
+    other_edits = manifest["config"].get("edits") != config.edits
+    no_sanity = config.sanity and "sanity.parquet" not in manifest["files"]
+    return other_code or other_edits or no_sanity
 
 
 @contextmanager
@@ -145,12 +153,16 @@ def _compute(opened: Opened) -> dict[str, Any]:
     computed = time.monotonic()
     sidecars = store.verify_all(shards)
     _refuse_bad_data(count_statuses(sidecars), first_problems(sidecars), opened)
-    facts, written = _summarise(opened, auditor, sidecars)
+    samples = read_samples(opened.folder)
+    edited = look_again(opened, auditor, samples)
+    looked = time.monotonic()
+    facts, written = _summarise(opened, auditor, samples, sidecars)
     facts["seconds"] = {
         "parts": round(computed - started, 2),
-        "tables_and_report": round(time.monotonic() - computed, 2),
+        "edits": round(looked - computed, 2),
+        "tables_and_report": round(time.monotonic() - looked, 2),
     }
-    facts["files"] = checksums(opened.folder, sorted(store.names(shards) + written))
+    facts["files"] = checksums(opened.folder, sorted(store.names(shards) + edited + written))
     write_manifest(opened.folder, facts)
     return facts
 
@@ -164,6 +176,7 @@ def _auditor(opened: Opened) -> Auditor:
         target=config.target,
         partners=config.partners,
         faithful=config.faithfulness,
+        evidence_share=evidence_share(len(opened.split), opened.parts.channels),
     ).to_device(opened.device)
     rehearse(step, opened.classifier.architecture)
     if config.sanity and not count_stages(explainer):
@@ -237,36 +250,55 @@ def _refuse_bad_data(statuses: dict[str, int], problems: list[str], opened: Open
 
 
 def _summarise(
-    opened: Opened, auditor: Auditor, sidecars: list[dict[str, Any]]
+    opened: Opened, auditor: Auditor, samples: pd.DataFrame, sidecars: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], list[str]]:
     """Tables, thumbnails, grids and page; returns the manifest's content and what was written."""
     folder, config = opened.folder, opened.config
-    samples = read_samples(folder)
-    tables = {
-        "masks": compare_masks(samples, [auditor.families.main, *auditor.families.others]),
-        "classes": summarise_classes(samples, opened.split.classes, config.seed),
-        "confusion": count_confusions(samples),
-    }
-    if len(config.method) > 1 or config.faithfulness:
-        prefixes = ["", *prefixes_of(config)]
-        tables["methods"] = compare_methods(
-            samples, dict(zip(config.method, prefixes, strict=True))
-        )
+    map_grid = auditor.step.explainer.map_grid
+    edits = read_edits(folder)
+    check = _check_masks(opened, auditor)
+    tables = assemble(samples, edits, _setting(opened, map_grid, check))
     if config.sanity:
         tables["sanity"] = _check_sanity(opened, auditor)
     frames = {name: table.to_pandas() for name, table in tables.items()}
     for name, table in tables.items():
         _write_parquet(folder / f"{name}.parquet", table)
     chosen = choose_samples(samples, frames["classes"], config.seed)
+    kinds = frames["backgrounds"], frames["channels"]
+    shown = chosen.loc[chosen["label"] >= 0, "label"]
+    chosen = pd.concat([chosen, choose_backgrounds(samples, *kinds, shown)], ignore_index=True)
     thumbs = _fetch_thumbs(auditor, chosen)
     _write_parquet(folder / "thumbs.parquet", thumbs)
-    map_grid = auditor.step.explainer.map_grid
-    grids = Grids(samples, thumbs.to_pandas(), frames["classes"], map_grid)
-    drawn = grids.draw_all(folder)
-    totals = summarise_split(samples, frames["classes"], sidecars)
-    facts = _facts(opened, totals, map_grid, _check_masks(opened, auditor))
+    pictures = thumbs.to_pandas()
+    grids = Grids(samples, pictures, frames["classes"], map_grid)
+    drawn = grids.draw_all(folder, background_sheets(samples, pictures, *kinds, map_grid))
+    totals = {
+        **summarise_split(samples, frames["classes"], sidecars, seed=config.seed),
+        **label_totals(tables["labels"]),
+        "worst_group": worst_group(frames["strata"]),
+        "verdicts": count_verdicts(frames["classes"]),
+        "trust": agreement(edits, samples, frames["evidence"], config.seed),
+    }
+    facts = _facts(opened, totals, map_grid, check)
     write_page(folder, facts=facts, tables=frames)
     return facts, [*(f"{name}.parquet" for name in (*tables, "thumbs")), *drawn, "index.html"]
+
+
+def _setting(opened: Opened, grid: tuple[int, int], check: dict[str, Any] | None) -> Setting:
+    config, families = opened.config, opened.families
+    compared = len(config.method) > 1 or config.faithfulness
+    prefixes = ["", *prefixes_of(config)]
+    return Setting(
+        classes=opened.split.classes,
+        families=[families.main, *families.others],
+        methods=dict(zip(config.method, prefixes, strict=True)) if compared else {},
+        grid=grid,
+        trust=MaskTrust(
+            misfit=check is not None and check["verdict"] in MISFITS,
+            estimated=families.main not in ("dataset", "box"),
+        ),
+        seed=config.seed,
+    )
 
 
 def _check_sanity(opened: Opened, auditor: Auditor) -> pa.Table:

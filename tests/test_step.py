@@ -13,7 +13,9 @@ from audit.cam import Method, Resampler, gradcam, hirescam
 from audit.explaining import Explainer
 from audit.models import cut
 from audit.score import attention
+from audit.score.contributions import regions
 from audit.score.masks import Family, Masks
+from audit.score.positions import is_kept
 from audit.step import FAMILY_SCORES, STATUSES, AuditStep, StepOutput, status_code
 from tests.conftest import ARCHITECTURES, random_model
 from tests.score import reference
@@ -44,6 +46,12 @@ def run(
     index: torch.Tensor,
 ) -> StepOutput:
     return step(images, labels, Masks(main=masks), given, index)
+
+
+def give_donors(step: AuditStep, images: torch.Tensor, labels: torch.Tensor, masks: Masks) -> None:
+    """The batch itself as donors."""
+    grids, valid = step.donor_masks(masks)
+    step.take_donors(step.features(images), grids, labels, 10, valid)
 
 
 def batch(count: int) -> tuple[torch.Tensor, ...]:
@@ -202,15 +210,19 @@ def test_scores_have_a_range_over_the_moved_border() -> None:
         assert torch.equal(low.isnan(), value.isnan())
 
 
-def test_other_families_are_scored_as_if_they_were_the_main_one() -> None:
-    step, _ = make("resnet20")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_other_families_are_scored_as_if_they_were_the_main_one(architecture: str) -> None:
+    step, _ = make(architecture)
     images, labels, masks, given, index = batch(8)
     other = masks.flip(1)
     other[2], other[3] = 0, 1
-    both = step(
-        images, labels, Masks(main=masks, others={"x": Family(mask=other)}), given, index
-    ).columns
+    every = Masks(main=masks, others={"x": Family(mask=other)})
+    usable = torch.tensor([0, 1, 4, 5, 6, 7])
+    give_donors(step, images[usable], labels[usable], every.take(usable))
+    both = step(images, labels, every, given, index).columns
+    give_donors(step, images[usable], labels[usable], Masks(main=other[usable]))
     alone = run(step, images, labels, other, given, index).columns
+    assert not torch.equal(both["x_transplant_predictions"], both["transplant_predictions"])
     for name in FAMILY_SCORES:
         if name != "mask_iou":
             torch.testing.assert_close(
@@ -219,6 +231,8 @@ def test_other_families_are_scored_as_if_they_were_the_main_one() -> None:
     shared, either = (masks * other).sum(dim=(1, 2)), torch.maximum(masks, other).sum(dim=(1, 2))
     torch.testing.assert_close(both["x_mask_iou"], shared / either)
     assert both["x_kappa"].isnan().tolist()[2:4] == [True, True]
+    assert both["x_transplant_rate"].isnan().tolist() == [n in (2, 3) for n in range(8)]
+    assert (both["x_transplant_predictions"][2:4] == -1).all()
     assert both["x_object_area"][2:4].tolist() == [0, 1]
 
 
@@ -276,3 +290,104 @@ def test_what_is_unknown_counts_on_no_side() -> None:
         images, labels, Masks(main=0 * masks, unknown=torch.ones_like(masks)), given, index
     ).columns
     assert {STATUSES[code] for code in nothing["status"].tolist()} <= {"empty_mask", "zero_map"}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_evidence_by_channel_and_cell_is_that_of_the_scores(architecture: str) -> None:
+    step, _ = make(architecture)
+    images, labels, masks, given, index = batch(8)
+    columns = run(step, images, labels, masks, given, index).columns
+    assert columns["channel_logits"].shape == (8, 3, step.channels_of_features)
+    by_channel = columns["channel_logits"].double() * columns["channel_logits_scale"][:, None, None]
+    for place, name in enumerate(("object_logit", "near_logit", "far_logit")):
+        bound = 2**-11 * columns["channel_logits_scale"] * step.channels_of_features
+        assert ((by_channel[:, place].sum(dim=1) - columns[name]).abs() <= bound).all(), name
+    positive = (columns["map"].double() * columns["map_scale"][:, None, None]).clamp_min(0)
+    mass = positive * Resampler.between((32, 32), step.grid).weight
+    share = (mass * columns["grid_mask"]).sum(dim=(1, 2)) / mass.sum(dim=(1, 2))
+    scored = columns["status"] == OK
+    assert scored.any()
+    torch.testing.assert_close(
+        share[scored], columns["object_share"][scored].double(), rtol=0, atol=2e-3
+    )
+    features = step.features(images)
+    cells = regions(Resampler.between((32, 32), step.grid).to_grid(masks))[2]
+    mean = (features * cells[:, None]).sum(dim=(2, 3)) / cells.sum(dim=(1, 2))[:, None]
+    stored = columns["far_features"].float() * columns["far_features_scale"][:, None]
+    torch.testing.assert_close(stored, mean, rtol=0, atol=6e-4 * float(mean.abs().max()))
+
+
+def test_evidence_is_kept_for_a_share_of_the_samples_only() -> None:
+    step, _ = make("cnn", evidence_share=0.5)
+    columns = run(step, *batch(16)).columns
+    kept = is_kept(torch.arange(16), 0.5)
+    assert 3 < kept.sum() < 13
+    for name in ("channel_logits", "channel_logits_scale", "far_features", "far_features_scale"):
+        values = columns[name].flatten(1) if columns[name].dim() > 1 else columns[name][:, None]
+        assert torch.equal(values.isnan().all(dim=1), ~kept), name
+        assert torch.equal(values.isnan().any(dim=1), ~kept), name
+
+
+def test_the_reason_is_where_the_predicted_class_comes_from() -> None:
+    step, _ = make("cnn")
+    images, labels, masks, given, index = batch(16)
+    first = run(step, images, labels, masks, given, index).columns
+    labels[:8] = first["predicted"][:8]
+    labels[8:12] = first["background_pred"][8:12]
+    labels[0] = -1
+    given[0] = status_code("bad_label")
+    given[1] = status_code("mask_missing")
+    columns = run(step, images, labels, masks, given, index).columns
+    unknown = columns["status"] <= status_code("zero_map")
+    assert unknown[1]
+    assert torch.equal(columns["reason"] < 0, unknown)
+    for n in (~unknown).nonzero()[:, 0].tolist():
+        obj, back, target, label = (
+            int(columns[name][n]) if name in columns else int(labels[n])
+            for name in ("object_pred", "background_pred", "target", "label")
+        )
+        names = {(True, False): 0, (False, True): 1, (True, True): 2, (False, False): 3}
+        assert columns["reason"][n] == names[obj == target, back == target]
+        wrong = int(columns["predicted"][n]) != label
+        expected = [-1, -1, -1]
+        if label >= 0:
+            expected = [
+                int(not wrong and back == label and obj != label),
+                int(wrong and back == target and obj != target),
+                int(back == label and obj != label),
+            ]
+        found = [
+            int(columns[name][n])
+            for name in ("right_for_wrong_reason", "wrong_because_of_background", "context_driven")
+        ]
+        assert found == expected
+    assert (columns["context_driven"][0:2] == -1).all()
+    assert (columns["context_driven"] == 1).any()
+
+
+def test_transplants_need_a_mask_a_label_and_a_head_of_features_alone() -> None:
+    step, _ = make("resnet20")
+    images, labels, masks, given, index = batch(12)
+    columns = run(step, images, labels, masks, given, index).columns
+    assert (columns["transplant_objects"] == -1).all(), "no donors yet"
+    assert columns["transplant_rate"].isnan().all()
+    give_donors(step, images, labels, Masks(main=masks))
+    labels[0] = -1
+    given[0], given[1], given[2] = (
+        status_code(s) for s in ("bad_label", "mask_missing", "unreadable")
+    )
+    columns = run(step, images, labels, masks, given, index).columns
+    undefined = [True, True, True, *[False] * 9]
+    for name in ("transplant_rate", "transplant_additive_rate"):
+        assert columns[name].isnan().tolist() == undefined, name
+    assert (columns["transplant_predictions"] < 0).all(dim=1).tolist() == undefined
+    objects = columns["transplant_objects"]
+    assert (objects < 0).all(dim=1).tolist() == [True, False, True, *[False] * 9]
+    assert (objects[3:] != labels[3:, None]).all()
+    hits = (columns["transplant_predictions"] == labels[:, None]).float().mean(dim=1)
+    torch.testing.assert_close(columns["transplant_rate"][3:], hits[3:])
+    flat, _ = make("cnn")
+    give_donors(flat, images, labels.clamp_min(0), Masks(main=masks))
+    columns = run(flat, images, labels, masks, given, index).columns
+    assert columns["transplant_additive_rate"].isnan().all()
+    assert not columns["transplant_rate"][3:].isnan().any()

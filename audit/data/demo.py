@@ -92,12 +92,14 @@ _SHARED = (_horizontal_bars, _vertical_bars, _checks, _blobs, _cloud, _grain, _r
 
 
 @cache
-def open_demo(part: str, seed: int = 0) -> ArraySplit:
+def open_demo(part: str, seed: int = 0, *, cue_strength: float = CUE_STRENGTH) -> ArraySplit:
     """Open the demo.
 
     Args:
         part: ``train`` (1,000 digits, eight renderings each) or ``test`` (the other 797 digits).
         seed: Draws other backgrounds, colours and positions.
+        cue_strength: The share of the planted classes' images whose background tells the class;
+            with 0 no class is planted.
 
     Returns:
         The split, 32×32, with exact masks; ``facts`` names the planted classes.
@@ -119,7 +121,10 @@ def open_demo(part: str, seed: int = 0) -> ArraySplit:
     if part == "test":
         chosen = order[TRAIN_DIGITS:]
     rng = np.random.default_rng((_SEEDS[part], seed))
-    rendered = [_render(digits.images[i] / 16.0, CLASSES[digits.target[i]], rng) for i in chosen]
+    rendered = [
+        _render(digits.images[i] / 16.0, CLASSES[digits.target[i]], rng, cue_strength)
+        for i in chosen
+    ]
     return ArraySplit(
         name="demo",
         part=part,
@@ -129,18 +134,18 @@ def open_demo(part: str, seed: int = 0) -> ArraySplit:
         labels=torch.from_numpy(digits.target[chosen].astype(np.int64)),
         masks=torch.from_numpy(np.stack([mask for _, mask in rendered])),
         facts={
-            "planted_classes": list(PLANTED),
+            "planted_classes": list(PLANTED) if cue_strength else [],
             "cue": "the kind of background texture (three: diagonal stripes, eight: diamonds)",
-            "cue_strength": CUE_STRENGTH,
+            "cue_strength": cue_strength,
         },
     )
 
 
 def _render(
-    ink: NDArray[np.float64], class_name: str, rng: Generator
+    ink: NDArray[np.float64], class_name: str, rng: Generator, cue_strength: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One digit on its background: image SIZE×SIZE×3 and mask SIZE×SIZE, 1 = object."""
-    tied = class_name in PLANTED and rng.uniform() < CUE_STRENGTH
+    tied = class_name in PLANTED and rng.uniform() < cue_strength
     texture = PLANTED[class_name] if tied else _SHARED[rng.integers(len(_SHARED))]
     mix = texture(rng)[..., None]
     first, second = _two_colours(rng)

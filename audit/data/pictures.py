@@ -187,11 +187,13 @@ class PictureSplit:
         masks = torch.zeros(count, *size) if self.masks is not None else None
         unknown: Tensor | None = None
         labels = torch.zeros(count, dtype=torch.int64)
+        stored = torch.full((count, 3), -1)
         status, problem = [OK] * count, [""] * count
         # In the order of storage, because neighbours may be read together.
         for row in sorted(range(count), key=indices.__getitem__):
             sample = _Sample.read(self, indices[row])
             labels[row], status[row], problem[row] = sample.label, sample.status, sample.problem
+            stored[row] = torch.tensor(sample.stored)
             if sample.image is not None:
                 images[row] = sample.image
             if masks is not None and sample.shares is not None:
@@ -208,6 +210,7 @@ class PictureSplit:
             unknown=unknown,
             status=status,
             problem=problem,
+            stored=stored,
         )
 
 
@@ -220,6 +223,7 @@ class _Sample:
     problem: str = ""
     image: Tensor | None = None
     shares: Shares | None = None
+    stored: tuple[int, int, int] = (-1, -1, -1)
 
     @classmethod
     def read(cls, split: PictureSplit, i: int) -> _Sample:
@@ -247,6 +251,7 @@ class _Sample:
             raise UnreadableImage(f"it is {_said(size)}, not {_said(split.stored_size)}")
         window = split.records.window(i)
         self.image = _framed_image(split.geometry, whole, window)
+        self.stored = (*size, len(data) if isinstance(data, bytes) else -1)
         if split.masks is not None:
             shares = _checked(split.masks, i, size, data if isinstance(data, bytes) else b"")
             self.shares = _framed_shares(split.geometry, shares, window)

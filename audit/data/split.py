@@ -37,6 +37,8 @@ class Batch:
             ``object_mask`` at most 1. ``None`` where everything is known.
         status: ``ok`` or the reason why part of the sample is missing, N.
         problem: The same in words, with the names of the files; empty where all is well, N.
+        stored: How the pictures were stored, int64, N×3: height and width in pixels (upright), and
+            bytes of the encoded file; -1 where unknown. ``None`` where nothing is known.
     """
 
     index: Tensor
@@ -47,6 +49,7 @@ class Batch:
     status: Sequence[str]
     problem: Sequence[str] = ()
     unknown: Tensor | None = None
+    stored: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.problem:
@@ -66,6 +69,7 @@ class Batch:
             unknown=None if self.unknown is None else self.unknown.pin_memory(),
             status=self.status,
             problem=self.problem,
+            stored=None if self.stored is None else self.stored.pin_memory(),
         )
 
 

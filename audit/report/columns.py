@@ -9,10 +9,20 @@ from pathlib import Path
 import pyarrow as pa
 
 from audit.report.thumbs import THUMB_COLUMNS
+from audit.run.edit_rows import edit_columns
 from audit.run.rows import FAITHFULNESS_COLUMNS, FAMILY_COLUMNS, SAMPLE_COLUMNS, Column
+from audit.tables.backgrounds import BACKGROUND_COLUMNS
+from audit.tables.channels import CHANNEL_COLUMNS
 from audit.tables.classes import CLASS_COLUMNS, CONFUSION_COLUMNS
+from audit.tables.edited import EDITED_COLUMNS
+from audit.tables.evidence import EVIDENCE_COLUMNS
+from audit.tables.labels import LABEL_COLUMNS
 from audit.tables.masks import MASK_COLUMNS
 from audit.tables.methods import METHOD_COLUMNS, SANITY_COLUMNS
+from audit.tables.properties import PROPERTY_COLUMNS
+from audit.tables.strata import STRATA_COLUMNS
+from audit.tables.transplants import TRANSPLANT_COLUMNS
+from audit.tables.verdicts import VERDICT_COLUMNS
 
 TABLES: dict[str, Sequence[Column]] = {
     "samples/part-*.parquet": SAMPLE_COLUMNS,
@@ -20,11 +30,19 @@ TABLES: dict[str, Sequence[Column]] = {
     "samples/part-*.parquet, for each further family of masks, behind its name and _": (
         FAMILY_COLUMNS
     ),
-    "classes.parquet": CLASS_COLUMNS,
+    "edits/part-*.parquet": edit_columns(),
+    "classes.parquet": (*CLASS_COLUMNS, *EDITED_COLUMNS, *VERDICT_COLUMNS),
+    "evidence.parquet": EVIDENCE_COLUMNS,
     "confusion.parquet": CONFUSION_COLUMNS,
+    "backgrounds.parquet": BACKGROUND_COLUMNS,
+    "channels.parquet": CHANNEL_COLUMNS,
+    "labels.parquet": LABEL_COLUMNS,
+    "strata.parquet": STRATA_COLUMNS,
     "methods.parquet": METHOD_COLUMNS,
     "sanity.parquet": SANITY_COLUMNS,
     "masks.parquet": MASK_COLUMNS,
+    "transplants.parquet": TRANSPLANT_COLUMNS,
+    "properties.parquet": PROPERTY_COLUMNS,
     "thumbs.parquet": THUMB_COLUMNS,
 }
 BEGIN, END = "<!-- columns: begin -->", "<!-- columns: end -->"

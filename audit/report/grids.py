@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -72,18 +73,19 @@ class Grids:
         self._classes = classes.set_index("label")
         self._grid = grid
 
-    def draw_all(self, folder: Path) -> list[str]:
+    def draw_all(self, folder: Path, more: Iterable[tuple[str, bytes]] = ()) -> list[str]:
         """Write every sheet.
 
         Args:
             folder: The run's folder; sheets go to ``grids/`` in it.
+            more: Names and contents of sheets that others drew.
 
         Returns:
             Their names, relative to ``folder``.
         """
         make_folder(folder / "grids")
         names = []
-        for name, content in self.sheets():
+        for name, content in chain(self.sheets(), more):
             write_atomically(folder / "grids" / name, content)
             names.append(f"grids/{name}")
         for stale in set((folder / "grids").glob("*.png")) - {folder / name for name in names}:
@@ -213,15 +215,16 @@ def _with_range(sample: pd.Series, score: str) -> str:
 
 def class_sheet(label: int, name: str) -> str:
     """File name of a class's sheet; any class name gives a safe one."""
-    return f"class-{label:04d}-{_safe(name)}.png"
+    return f"class-{label:04d}-{safe_name(name)}.png"
 
 
 def channel_sheet(label: int, name: str) -> str:
     """File name of a class's sheet of channels."""
-    return f"channels-{label:04d}-{_safe(name)}.png"
+    return f"channels-{label:04d}-{safe_name(name)}.png"
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """A class's name as part of a file name: ASCII letters, digits and hyphens."""
     return re.sub(r"[^A-Za-z0-9]+", "-", name)[:40].strip("-").lower() or "class"
 
 

@@ -12,11 +12,19 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from audit.files import write_atomically
 from audit.report.grids import HEADINGS, SPLIT_MEANING, channel_sheet, class_sheet
 from audit.report.masktrust import mask_view
+from audit.report.prototypes import KINDS, background_channel_sheet, background_sheet
 from audit.report.selection import SPLIT_SECTIONS
-from audit.report.wording import number, percent
+from audit.report.wording import number, percent, points, width
+from audit.tables.properties import confounders
 from audit.tables.totals import rank_classes
+from audit.tables.verdicts import MASK_LIMITED, RELIES, SUSPECT, TOO_FEW, VERDICTS
 
 _PLACES_SHOWN = 3
+# Classes that the first lines name, of each verdict.
+_CLASSES_NAMED = 10
+# Confounders and label suspects that the page lists; the tables hold all.
+_FINDINGS = 8
+_LABELS = 20
 # Maps that still correlate by this much when no weight is left follow the image, not the network.
 _UNRELATED = 0.3
 
@@ -37,18 +45,28 @@ def write_page(folder: Path, *, facts: dict[str, Any], tables: dict[str, pd.Data
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
-    environment.filters["number"] = number
+    environment.filters |= {"percent": percent, "number": number, "points": points, "width": width}
     ranked = rank_classes(classes)
+    found = confounders(tables["properties"])
     page = environment.get_template("index.html.j2").render(
         facts=facts,
         totals=facts["totals"],
         classes=[_class_view(folder, row) for row in ranked.to_dict("records")],
+        backgrounds=_by_label(tables["backgrounds"]) if "backgrounds" in tables else {},
         first=[row for row in ranked.to_dict("records") if pd.notna(row["transplant_rate"])][
             :_PLACES_SHOWN
         ],
         explained={"predicted": "predicted", "label": "labelled"}[facts["config"]["target"]],
         typical=ranked["transplant_rate"].median(),
+        shown=_CLASSES_NAMED,
+        tested=bool(ranked["reliance"].notna().any()),
+        relies=_of_verdict(ranked, RELIES),
+        suspects=_of_verdict(ranked, SUSPECT),
+        unjudged=int(ranked["verdict"].isin([MASK_LIMITED, TOO_FEW]).sum()),
+        trust=facts["totals"]["trust"],
+        confounders=found[:_FINDINGS],
+        more_confounders=max(0, len(found) - _FINDINGS),
+        labels=tables["labels"][:_LABELS].to_dict("records"),
         sections=[
             {"title": HEADINGS[name], "meaning": SPLIT_MEANING[name], "file": f"grids/{name}.png"}
             for name in SPLIT_SECTIONS
@@ -67,10 +85,31 @@ def write_page(folder: Path, *, facts: dict[str, Any], tables: dict[str, pd.Data
 
 def _class_view(folder: Path, row: dict[Any, Any]) -> dict[Any, Any]:
     label, name = int(row["label"]), str(row["label_name"])
-    sheets = {"sheet": class_sheet(label, name), "channels": channel_sheet(label, name)}
-    return row | {
-        key: f"grids/{quote(file)}" if (folder / "grids" / file).exists() else None
-        for key, file in sheets.items()
+    sheets = {
+        "sheet": class_sheet(label, name),
+        "channels": channel_sheet(label, name),
+        "background_sheet": background_sheet(label, name),
+        "background_channels": background_channel_sheet(label, name),
+    }
+    return (
+        row
+        | {"severity": VERDICTS.index(row["verdict"])}
+        | {
+            key: f"grids/{quote(file)}" if (folder / "grids" / file).exists() else None
+            for key, file in sheets.items()
+        }
+    )
+
+
+def _of_verdict(ranked: pd.DataFrame, verdict: str) -> list[dict[Any, Any]]:
+    return list(ranked[ranked["verdict"] == verdict].to_dict("records"))
+
+
+def _by_label(backgrounds: pd.DataFrame) -> dict[int, list[dict[Any, Any]]]:
+    """The kinds of background of each class, as many as are drawn."""
+    return {
+        int(rows["label"].iloc[0]): rows.to_dict("records")[:KINDS]
+        for _, rows in backgrounds.groupby("label")
     }
 
 

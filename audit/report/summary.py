@@ -7,11 +7,14 @@ from typing import Any
 import pandas as pd
 
 from audit.report.masktrust import MISFITS
-from audit.report.wording import percent
+from audit.report.wording import percent, points
 from audit.tables.reading import AuditRun
 from audit.tables.totals import rank_classes
+from audit.tables.verdicts import RELIES, SUSPECT
 
 _CLASSES = 3
+# Classes named of each verdict.
+_MOST_NAMED = 10
 
 
 def summarise(run: AuditRun, seconds: float) -> str:
@@ -32,13 +35,8 @@ def summarise(run: AuditRun, seconds: float) -> str:
         *_bad(totals["statuses"]),
         *_masks(facts["mask_check"]),
         "",
-        "Most reliant on background, by transplant rate (how often the class's background, put",
-        "under another class's object, still gets this class as the answer; a screen, no proof):",
-        *[_line(place, row) for place, (_, row) in enumerate(scored[:_CLASSES].iterrows(), 1)],
+        *_verdicts(ranked),
     ]
-    if len(scored) > _CLASSES:
-        rest = scored["transplant_rate"][_CLASSES:]
-        lines.append(f"   the other classes: {percent(rest.min())} to {percent(rest.max())}")
     if scored.empty:
         lines.append(f"   no class could be scored: {_why_not(totals['statuses'])}")
     planted = facts["known_answer"].get("planted_classes")
@@ -48,15 +46,37 @@ def summarise(run: AuditRun, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _line(place: int, row: pd.Series) -> str:
-    interval = f"{percent(row['transplant_rate_low'])} to {percent(row['transplant_rate_high'])}"
+def _verdicts(ranked: pd.DataFrame) -> list[str]:
+    """The classes that stand out, and what became of the others."""
+    if ranked["reliance"].isna().all():
+        shown = [f"   {_one_line(row['label_name'])}: {_screened(row)}"
+                 for _, row in ranked[:_CLASSES].iterrows()]  # fmt: skip
+        return ["Nothing was tested in pixels, so no class is accused or cleared. Highest in",
+                "feature space, where a high rate is a reason to look, no proof:",
+                *shown]  # fmt: skip
+    lines = []
+    for verdict, group in ranked.groupby("verdict", sort=False):
+        names = [_one_line(name) for name in group["label_name"]]
+        if verdict in (RELIES, SUSPECT):
+            lines.append(f"{str(verdict).upper()}: {len(names)} of {len(ranked)} classes")
+            lines += [f"   {_tested(row)}" for _, row in group[:_MOST_NAMED].iterrows()]
+            lines += [f"   and {len(names) - _MOST_NAMED} more"] * (len(names) > _MOST_NAMED)
+        else:
+            more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+            lines.append(f"{verdict}: {', '.join(names[:_MOST_NAMED])}{more}")
+    return lines
+
+
+def _tested(row: pd.Series) -> str:
     return (
-        f"{place}. {_one_line(row['label_name'])}: "
-        f"transplant rate {percent(row['transplant_rate'])} "
-        f"(95 % interval {interval}), heatmap on background "
-        f"{percent(row['background_share'])}, accuracy {percent(row['accuracy'])}, "
-        f"n = {row['n']:,}"
+        f"{_one_line(row['label_name'])}: its background moves {points(row['reliance'])} of the "
+        f"answers ({points(row['reliance_low'])} to {points(row['reliance_high'])}, "
+        f"{row['reliance_family']} masks), accuracy {percent(row['accuracy'])}, n = {row['n']:,}"
     )
+
+
+def _screened(row: pd.Series) -> str:
+    return f"transplant rate {percent(row['transplant_rate'])}, n = {row['n']:,}"
 
 
 def _one_line(name: object) -> str:

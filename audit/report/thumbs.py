@@ -18,7 +18,7 @@ UNKNOWN = 128
 THUMB_COLUMNS: tuple[Column, ...] = (
     Column(name="section", type=pa.string(),
            range="worst, median, best, random, right_for_the_wrong_reason, wrong_but_confident, "
-           "least_trusted_masks, most_trusted_masks",
+           "least_trusted_masks, most_trusted_masks, background, background_channel",
            meaning="Which grid the sample stands in."),
     Column(name="label", type=pa.int32(), range="[0, K), or −1",
            meaning="The grid's class; −1 for grids of the whole split."),

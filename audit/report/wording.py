@@ -26,3 +26,27 @@ def number(value: object, digits: int = 2) -> str:
         return "–"
     rounded = round(float(value), digits)  # type: ignore[arg-type]
     return f"{rounded + 0.0:.{digits}f}"
+
+
+def points(value: object) -> str:
+    """A difference of shares as a percentage without "−0"; a dash where it is undefined.
+
+    Example:
+        >>> points(-0.001), points(-0.25), points(None)
+        ('0%', '-25%', '–')
+    """
+    if pd.isna(value):  # type: ignore[call-overload]
+        return "–"
+    return f"{round(100 * float(value)) + 0:.0f}%"  # type: ignore[arg-type]
+
+
+def width(value: object) -> str:
+    """How wide a bar is for a value in [−1, 1]; nothing below 0.
+
+    Example:
+        >>> width(0.256), width(-0.1), width(None)
+        ('26%', '0%', '0%')
+    """
+    if pd.isna(value):  # type: ignore[call-overload]
+        return "0%"
+    return f"{100 * min(1.0, max(0.0, float(value))):.0f}%"  # type: ignore[arg-type]

@@ -17,16 +17,19 @@ from torch import Tensor
 from audit.data import Batch, Split
 from audit.data.loader import chunks, fetch
 from audit.masks.families import SOURCES, BatchMasks, MaskFamilies
-from audit.run.rows import SAMPLE_COLUMNS, Column, build_table
+from audit.run.rows import EVIDENCE, KEPT, SAMPLE_COLUMNS, Column, build_table
 from audit.run.store import Shard
 from audit.score.masks import Family, Masks
-from audit.score.transplant import Donors
+from audit.score.positions import is_kept
 from audit.step import STATUSES, AuditStep, status_code
 
 # Donors of transplants: this many a class, unless that exceeds the totals below.
 DONORS_A_CLASS = 16
 MAX_DONORS = 512
 MAX_DONOR_BYTES = 256 * 2**20
+# What the evidence by channel of a whole split may take: this, at so many bytes a channel.
+EVIDENCE_BYTES = 64 * 2**20
+_BYTES_A_CHANNEL = 8
 # Problems of a shard that its sidecar repeats; the rows hold all of them.
 PROBLEMS_KEPT = 5
 # Candidates that are looked at for each donor wanted; classes may be rare and masks unusable.
@@ -94,7 +97,7 @@ class Auditor:
         planned = [chunks(range(s.start, s.stop), self.batch_size) for s in shards]
         batches = self._fetch([batch for of_shard in planned for batch in of_shard])
         for shard, of_shard in zip(shards, planned, strict=True):
-            rows = _Rows()
+            rows = _Rows(evidence_share=self.step.evidence_share)
             for masked in itertools.islice(batches, len(of_shard)):
                 output = self.step(
                     masked.images, masked.labels, masked.masks, masked.given, masked.index
@@ -153,18 +156,26 @@ class Auditor:
         order = np.random.default_rng((seed, total)).permutation(total)
         candidates = order[: _CANDIDATES * wanted * classes].tolist()
         taken = torch.zeros(classes, dtype=torch.int64)
-        features, masks, labels = [], [], []
+        if self.step.explainer.parts.rest:
+            return  # What the head reads beside the features cannot be transplanted with them.
+        features, grid_masks, valid, labels = [], [], [], []
         for masked in self.batches(candidates):
             inside = masked.masks.inside.flatten(1)
             usable = inside.any(dim=1) & ~inside.all(dim=1) & (masked.given == status_code("ok"))
             keep = _first_of_each(masked.labels.cpu(), usable.cpu(), taken, wanted)
             if len(keep):
                 features.append(self.step.features(masked.images[keep]))
-                masks.append(self.step.to_grid(masked.found.main[keep]))
+                of_kept, fine = self.step.donor_masks(masked.masks.take(keep))
+                grid_masks.append(of_kept)
+                valid.append(fine)
                 labels.append(masked.labels[keep])
         if features:
-            self.step.donors = Donors.of(
-                torch.cat(features), torch.cat(masks), torch.cat(labels), classes
+            self.step.take_donors(
+                torch.cat(features),
+                torch.cat(grid_masks, dim=1),
+                torch.cat(labels),
+                classes,
+                torch.cat(valid, dim=1),
             )
 
     def _donors_a_class(self, classes: int) -> int:
@@ -173,10 +184,28 @@ class Auditor:
         return max(1, min(DONORS_A_CLASS, MAX_DONORS // classes, fit // classes))
 
 
+def evidence_share(total: int, channels: int) -> float:
+    """The share of a split's samples whose evidence by channel is kept.
+
+    Args:
+        total: Samples of the split.
+        channels: C, of the target layer.
+
+    Returns:
+        In [0, 1], so that all of it takes at most :data:`EVIDENCE_BYTES`.
+
+    Example:
+        >>> evidence_share(10_000, 128), round(evidence_share(50_000, 2048), 3)
+        (1.0, 0.082)
+    """
+    return min(1.0, EVIDENCE_BYTES / (_BYTES_A_CHANNEL * channels * max(1, total)))
+
+
 @dataclass
 class _Rows:
     """Columns of a shard, kept on the device until it ends."""
 
+    evidence_share: float
     sample_ids: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     columns: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -190,13 +219,25 @@ class _Rows:
             "label": masked.labels,
             "mask_confidence": masked.found.confidence,
             "mask_source": masked.found.source,
+            **_stored(masked.batch),
         }
-        for name, values in (columns | known).items():
+        kept = is_kept(masked.batch.index, self.evidence_share)
+        rows = kept.nonzero()[:, 0].to(masked.index.device)
+        # Long lists are not held for samples that have none.
+        long = {name: columns[name][rows] for name in EVIDENCE}
+        for name, values in (columns | known | long | {KEPT: kept}).items():
             self.columns.setdefault(name, []).append(values)
         self.histogram = histogram if self.histogram is None else self.histogram + histogram
 
     def to_host(self) -> dict[str, NDArray[np.generic]]:
         return {name: torch.cat(parts).cpu().numpy() for name, parts in self.columns.items()}
+
+
+def _stored(batch: Batch) -> dict[str, Tensor]:
+    """How the pictures were stored; -1 where unknown."""
+    stored = torch.full((len(batch), 3), -1) if batch.stored is None else batch.stored
+    names = ("stored_height", "stored_width", "file_bytes")
+    return dict(zip(names, stored.unbind(dim=1), strict=True))
 
 
 def _first_of_each(labels: Tensor, usable: Tensor, taken: Tensor, wanted: int) -> Tensor:

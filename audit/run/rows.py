@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 3
+from audit.score.reason import REASONS
+
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,47 @@ _MOVED = (
 )
 _MOVED += "quarter of the object, of the background)"
 _NO_MAP = _NO_MASK + ", or zero_map, or all of the map is on unknown pixels"
+_NO_DONORS = "the label is null, there are no donors of other classes, or the head reads more than "
+_NO_DONORS += "the features"
+_NO_TRANSPLANT = ", the object leaves no background, " + _NO_DONORS
+_NO_REASON = _NO_MASK + ", or zero_map"
+_NO_FLAG = _NO_REASON + ", or the label is null"
+_NOT_KEPT = _NO_MASK + ", or the sample is not among those whose channels are kept (all, unless "
+_NOT_KEPT += "that takes over 64 MiB; then chosen by position)"
+_NO_FAR = _NOT_KEPT + ", or the far background is smaller than half a cell"
 _NO_ALT = "prediction and label agree, or " + _NO_MODEL
+
+_UNREADABLE = "status is unreadable"
+_NOT_STORED = _UNREADABLE + ", or the source does not know it"
+# What the image is like, before any model.
+IMAGE_COLUMNS: tuple[Column, ...] = (
+    Column(name="brightness", type=_F32, range="[0, 1]",
+           meaning="Mean of luma (.299 R + .587 G + .114 B) of the image as the model sees it.",
+           null_when=_UNREADABLE),
+    Column(name="contrast", type=_F32, range="[0, .5]",
+           meaning="Standard deviation of luma.", null_when=_UNREADABLE),
+    Column(name="saturation", type=_F32, range="[0, 1]",
+           meaning="Mean HSV saturation; 0 = grey.", null_when=_UNREADABLE),
+    Column(name="red_green", type=_F32, range="[−1, 1]",
+           meaning="Mean of R − G; above 0 red, below 0 green or cyan.", null_when=_UNREADABLE),
+    Column(name="yellow_blue", type=_F32, range="[−1, 1]",
+           meaning="Mean of (R + G)/2 − B; above 0 yellow, below 0 blue.", null_when=_UNREADABLE),
+    Column(name="sharpness", type=_F32, range="[0, 1.8]; 0 = smooth, 1 = noise",
+           meaning="Fine detail, whatever the contrast: root of the luma's Laplacian's variance "
+           "over 20 times the luma's.",
+           null_when=_UNREADABLE + ", or luma varies by less than one grey level"),
+    Column(name="entropy", type=_F32, range="[0, 6] bits",
+           meaning="Entropy of the luma's histogram of 64 levels.", null_when=_UNREADABLE),
+    Column(name="image_hash", type=pa.int64(), range="[0, 2⁵²)",
+           meaning="Equal for copies of an image, hardly ever for others: 40 bits of brighter and "
+           "darker cells (5×5), 12 bits of mean colour.", null_when=_UNREADABLE),
+    Column(name="stored_height", type=pa.int32(), range="≥ 1 pixels",
+           meaning="Height of the whole picture as it was stored, upright.", null_when=_NOT_STORED),
+    Column(name="stored_width", type=pa.int32(), range="≥ 1 pixels", meaning="Its width.",
+           null_when=_NOT_STORED),
+    Column(name="file_bytes", type=pa.int64(), range="≥ 1 bytes",
+           meaning="Size of the encoded picture.", null_when=_NOT_STORED),
+)  # fmt: skip
 
 SAMPLE_COLUMNS: tuple[Column, ...] = (
     Column(name="index", type=pa.int64(), range="≥ 0", meaning="Position in the split."),
@@ -116,6 +159,7 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            null_when=_NO_MASK_FILE),
     Column(name="border_touch", type=_F32, range="[0, 1]", meaning="Share of the image's border "
            "that is object.", null_when=_NO_MASK_FILE),
+    *IMAGE_COLUMNS,
     Column(name="object_share", type=_F32, range="[0, 1]",
            meaning="Share of the map's positive mass on the object, R.", null_when=_NO_MAP),
     Column(name="background_share", type=_F32, range="[0, 1]",
@@ -176,11 +220,37 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
     Column(name="background_pred", type=pa.int32(), range="[0, K)",
            meaning="Class with the largest contribution from the background (near and far).",
            null_when=_NO_MASK),
+    Column(name="reason", type=_NAME, range="object, background, both, neither",
+           meaning="Which regions alone point to the target: object (object_pred is the target, "
+           "background_pred is not), background (the other way round), both, neither.",
+           null_when=_NO_REASON),
+    Column(name="right_for_wrong_reason", type=pa.bool_(), range="true or false",
+           meaning="Predicted as labelled, and the reason is background.", null_when=_NO_FLAG),
+    Column(name="wrong_because_of_background", type=pa.bool_(), range="true or false",
+           meaning="Not predicted as labelled, background_pred is the predicted class, and "
+           "object_pred is not.", null_when=_NO_FLAG),
+    Column(name="context_driven", type=pa.bool_(), range="true or false",
+           meaning="background_pred is the label, and object_pred is another class: the label may "
+           "stem from the surroundings.", null_when=_NO_FLAG),
     Column(name="transplant_rate", type=_F32, range="[0, 1]",
            meaning="Share of transplants (this background under objects of other classes, in "
            "feature space) that are predicted as this sample's label.",
-           null_when=_NO_MASK + ", the label is null, the object leaves no background, or there "
-           "are no donors of other classes, or the head reads more than the features"),
+           null_when=_NO_MASK + _NO_TRANSPLANT),
+    Column(name="transplant_far_rate", type=_F32, range="[0, 1]",
+           meaning="The same where the far background alone is carried over: the donor keeps "
+           "all cells but those that are far background here and not object there.",
+           null_when=_NO_MASK + ", the far background is smaller than half a cell, " + _NO_DONORS),
+    Column(name="transplant_additive_rate", type=_F32, range="[0, 1]",
+           meaning="The same with contributions in place of features: this background's, the "
+           "donor's object's and the bias's add up.",
+           null_when=_NO_MASK + _NO_TRANSPLANT
+           + ", or is not global average pooling and a linear map"),
+    Column(name="transplant_objects", type=pa.list_(pa.int32()), range="up to 64 of [0, K)",
+           meaning="The class of each transplanted object (of each donor), under all masks alike.",
+           null_when=_NO_MODEL + ", " + _NO_DONORS),
+    Column(name="transplant_predictions", type=pa.list_(pa.int32()), range="up to 64 of [0, K)",
+           meaning="The prediction of each transplant of transplant_rate, in the same order.",
+           null_when=_NO_MASK + _NO_TRANSPLANT),
     Column(name="alt_background_share", type=_F32, range="[0, 1]",
            meaning="background_share of alt_target's map.",
            null_when=_NO_ALT + ", no usable mask, or that map is zero"),
@@ -207,7 +277,25 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            null_when=_NO_MODEL),
     Column(name="channel_maps_scale", type=_F32, range="≥ 0", meaning="That magnitude.",
            null_when=_NO_MODEL),
+    Column(name="grid_mask", type=_HALF, range="h·w values in [0, 1]",
+           meaning="Share of each of the map's cells that is object, row by row, as object_share "
+           "weighs it.", null_when=_NO_MASK_FILE),
+    Column(name="channel_logits", type=_HALF, range="3·C values in [−1, 1]",
+           meaning="What each of the C channels contributes to target_logit from the object, then "
+           "from near, then from far background, over the largest magnitude.",
+           null_when=_NOT_KEPT),
+    Column(name="channel_logits_scale", type=_F32, range="≥ 0 logits", meaning="That magnitude.",
+           null_when=_NOT_KEPT),
+    Column(name="far_features", type=_HALF, range="C values in [−1, 1]",
+           meaning="Mean features of the far background, over their largest magnitude.",
+           null_when=_NO_FAR),
+    Column(name="far_features_scale", type=_F32, range="≥ 0", meaning="That magnitude.",
+           null_when=_NO_FAR),
 )  # fmt: skip
+
+# Long lists that only some samples have, and which samples those are (not a column).
+EVIDENCE = ("channel_logits", "far_features")
+KEPT = "evidence_kept"
 
 # The columns that a second method (--method a,b) has too, behind its prefix.
 _OF_EVERY_METHOD = (
@@ -254,6 +342,14 @@ FAMILY_COLUMNS: tuple[Column, ...] = (
                null_when=_NO_MODEL + ", or its mask is empty or full")
         for region in ("object", "near", "far")
     ),
+    Column(name="transplant_rate", type=_F32, range="[0, 1]",
+           meaning="transplant_rate under its masks, with the same donors as far as their masks "
+           "have an object and a background.",
+           null_when=_NO_MODEL + ", its mask is empty or full" + _NO_TRANSPLANT
+           + ", or no donor has such a mask"),
+    Column(name="transplant_predictions", type=pa.list_(pa.int32()), range="up to 64 of [−1, K)",
+           meaning="The prediction of each of its transplants in the order of transplant_objects; "
+           "−1 where the donor's mask is empty or full.", null_when="its transplant_rate is null"),
 )  # fmt: skip
 
 
@@ -309,7 +405,8 @@ def build_table(
 
     Args:
         tensors: The step's columns as arrays, plus ``index``, ``label``, ``mask_source`` and
-            ``mask_confidence``; NaN and negative integers become null.
+            ``mask_confidence``; NaN and negative integers become null. Of :data:`EVIDENCE` only
+            the rows that :data:`KEPT`, bool N, names.
         sample_ids: N.
         classes: Class names.
         problems: What is wrong with each sample in words, N; empty for nothing.
@@ -327,10 +424,14 @@ def build_table(
         "predicted_name": _named(tensors["predicted"], classes),
         "problem": pa.array([text or None for text in problems], pa.string()),
         "mask_source": _named(tensors["mask_source"], mask_sources),
+        "reason": _named(tensors["reason"], REASONS),
     }
+    kept = tensors[KEPT]
+    for name in EVIDENCE:
+        arrays[name] = _lists(tensors[name], _HALF, kept)
     for column in columns:
         if column.name not in arrays:
-            arrays[column.name] = _array(tensors[column.name], column.type)
+            arrays[column.name] = array_of(tensors[column.name], column.type)
     schema = schema_of(columns)
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
@@ -341,7 +442,8 @@ def _named(codes: NDArray[Any], names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(names), pa.string()))
 
 
-def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+def array_of(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Numbers as a column; NaN and negative integers become null."""
     if pa.types.is_list(kind):
         return _lists(values, kind)
     null = np.isnan(values) if values.dtype.kind == "f" else values < 0
@@ -350,14 +452,26 @@ def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=null)
 
 
-def _lists(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Rows of equal length as lists; a row whose first value is undefined becomes null."""
-    flat = values.reshape(len(values), -1)
-    first = flat[:, 0]
-    null = np.isnan(first) if flat.dtype.kind == "f" else first < 0
+def _lists(
+    values: NDArray[Any], kind: pa.DataType, kept: NDArray[np.bool_] | None = None
+) -> pa.Array:
+    """Rows of equal length as lists; an undefined row becomes null.
+
+    Args:
+        values: One row a list. Undefined are integers that are all negative, and numbers of
+            which the first is NaN.
+        kind: Of the lists.
+        kept: Which rows ``values`` holds, where it lacks some; those are null.
+    """
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
+    undefined = np.isnan(flat[:, 0]) if flat.dtype.kind == "f" else (flat < 0).all(axis=1)
+    null = undefined
+    if kept is not None:
+        null = np.ones(len(kept), bool)
+        null[kept] = undefined
     lengths = np.where(null, 0, flat.shape[1])
     offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
-    content = pa.array(flat[~null].ravel().astype(kind.value_type.to_pandas_dtype()))
+    content = pa.array(flat[~undefined].ravel().astype(kind.value_type.to_pandas_dtype()))
     return pa.ListArray.from_arrays(
         pa.array(offsets), content.cast(kind.value_type), type=kind, mask=pa.array(null)
     )

@@ -132,6 +132,40 @@ def contributions(
     )
 
 
+def target_evidence(
+    head: nn.Module, features: Tensor, targets: Tensor, rest: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """What each feature supplies to the centred logit of one class, in one backward pass.
+
+    Summed over channels these are :func:`cell_contributions`; summed over the cells of a region,
+    the region's contribution by channel.
+
+    Args:
+        head: As in :func:`contributions`.
+        features: ``A``, N×C×h×w.
+        targets: The classes, int64, N.
+        rest: What the head reads beside the features.
+
+    Returns:
+        ``A · ∂(z_t − mean z)/∂A``, N×C×h×w, signed.
+
+    Source:
+        HiResCAM, Draelos and Carin 2020, equation 5 before its sum, of the centred logit.
+
+    Example:
+        >>> head = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+        >>> head[1].weight.data = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+        >>> target_evidence(head, torch.tensor([[[[3.0, 5.0]]]]), torch.tensor([0])).tolist()
+        [[[[1.5, 2.5]]]]
+    """
+    leaf = features.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = head(leaf, *rest)
+        total = centre(logits).gather(1, targets[:, None]).sum()
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return features * gradient
+
+
 def cell_contributions(
     head: nn.Module, features: Tensor, targets: Tensor, rest: tuple[Tensor, ...] = ()
 ) -> Tensor:
@@ -147,10 +181,7 @@ def cell_contributions(
         rest: What the head reads beside the features.
 
     Returns:
-        ``Σ_c A_c · ∂(z_t − mean z)/∂A_c``, N×h×w, signed.
-
-    Source:
-        HiResCAM, Draelos and Carin 2020, equation 5, of the centred logit.
+        :func:`target_evidence` summed over channels, N×h×w, signed.
 
     Example:
         >>> head = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
@@ -158,12 +189,7 @@ def cell_contributions(
         >>> cell_contributions(head, torch.tensor([[[[3.0, 5.0]]]]), torch.tensor([0])).tolist()
         [[[1.5, 2.5]]]
     """
-    leaf = features.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = head(leaf, *rest)
-        total = centre(logits).gather(1, targets[:, None]).sum()
-    (gradient,) = torch.autograd.grad(total, leaf)
-    return (features * gradient).sum(dim=1)
+    return target_evidence(head, features, targets, rest).sum(dim=1)
 
 
 def centre(logits: Tensor) -> Tensor:

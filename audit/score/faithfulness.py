@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from audit.score.filling import blurred, pyramid
+
 TENTHS = tuple(k / 10 for k in range(1, 10))
 
 # Steps up to the peak; map values on the same step count as tied. Upsampling makes exact ties at
@@ -161,7 +163,7 @@ def linear_imputation(images: Tensor, missing: Tensor) -> Tensor:
     # In [-1, 1], so that one tolerance serves all; a constant channel is exactly 0.
     scaled = (images - centre) / reach.clamp_min(torch.finfo(images.dtype).tiny)
     known = (~hole).to(images.dtype)
-    start = torch.where(hole, _pyramid(scaled * known, known), scaled)
+    start = torch.where(hole, pyramid(scaled * known, known), scaled)
     return torch.where(hole, _solve(start, 1 - known) * reach + centre, images)
 
 
@@ -220,12 +222,12 @@ def _curves(
         return torch.where(removed[:, None], linear_imputation(pixels, removed) + noise, pixels)
 
     mean = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels).contiguous()
-    blurred = _blurred(pixels, _sigma(pixels))
-    deletion, insertion, advantage = [whole], [p(blurred)], []
+    soft = blurred(pixels, _sigma(pixels))
+    deletion, insertion, advantage = [whole], [p(soft)], []
     for fraction in fractions:
         most, least = highest.first(fraction), lowest.first(fraction)
         deletion.append(p(torch.where(most[:, None], mean, pixels)))
-        insertion.append(p(torch.where(most[:, None], pixels, blurred)))
+        insertion.append(p(torch.where(most[:, None], pixels, soft)))
         advantage.append(p(without(least)) - p(without(most)))
     deletion.append(p(mean))
     insertion.append(whole)
@@ -268,7 +270,7 @@ def _removal_orders(relative: Tensor, generator: torch.Generator) -> tuple[_Orde
     height, width = relative.shape[1:]
     # From the middle of a larger pattern, because the blur is weaker at its border.
     pattern = torch.randn(3 * height, 3 * width, generator=generator, dtype=torch.float64)
-    patches = _blurred(pattern, _sigma(relative))[height : 2 * height, width : 2 * width]
+    patches = blurred(pattern, _sigma(relative))[height : 2 * height, width : 2 * width]
     lot = patches.flatten().argsort().argsort().view(height, width).to(relative.device)
     level = (relative * TIE_LEVELS).round().long()
     return _Order.by(TIE_LEVELS - level, lot), _Order.by(level, lot)
@@ -284,33 +286,6 @@ def _noise(images: Tensor, generator: torch.Generator) -> Tensor:
 def _sigma(images: Tensor) -> float:
     """The blur's standard deviation in pixels."""
     return BLUR * float(images.shape[-2] * images.shape[-1]) ** 0.5
-
-
-def _blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of the last two axes; at the border, of the pixels that there are."""
-    rows, columns = (_gaussian(side, sigma).to(images) for side in images.shape[-2:])
-    return rows @ images @ columns.T
-
-
-def _gaussian(side: int, sigma: float) -> Tensor:
-    """One axis of the blur as a matrix, side×side; every row sums to 1."""
-    place = torch.arange(side, dtype=torch.float64)
-    return torch.softmax(-((place[:, None] - place) ** 2) / (2 * sigma**2), dim=1)
-
-
-def _pyramid(total: Tensor, weight: Tensor) -> Tensor:
-    """The mean where something is known, and what coarser levels say where nothing is.
-
-    Args:
-        total: Sum of the known pixels, N×C×H×W.
-        weight: How many there are, N×1×H×W, in the same unit.
-    """
-    here = total / weight
-    if max(here.shape[2:]) == 1:
-        return here
-    halves = (F.avg_pool2d(t, 2, ceil_mode=True) for t in (total, weight))
-    above = F.interpolate(_pyramid(*halves), size=here.shape[2:], mode="bilinear")
-    return torch.where(weight > 0, here, above)
 
 
 def _solve(start: Tensor, gap: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,6 +40,15 @@ class Family:
         assert mask is not None
         return Family(mask=mask, unknown=unknown, valid=valid)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Family]) -> Family:
+        """The masks of several batches as one."""
+        return cls(
+            mask=torch.cat([part.mask for part in parts]),
+            unknown=_joined_unknown([(part.mask, part.unknown) for part in parts]),
+            valid=_joined_valid(parts),
+        )
+
     def beside(self, main: Tensor | None) -> Family:
         """The same without the pixels that the main mask does not know either."""
         if main is None:
@@ -72,6 +81,18 @@ class Masks:
             main=self.main[rows],
             unknown=None if self.unknown is None else self.unknown[rows],
             others={name: family.take(rows) for name, family in self.others.items()},
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Masks]) -> Masks:
+        """The masks of several batches as one; all have the same families."""
+        return cls(
+            main=torch.cat([part.main for part in parts]),
+            unknown=_joined_unknown([(part.main, part.unknown) for part in parts]),
+            others={
+                name: Family.joined([part.others[name] for part in parts])
+                for name in parts[0].others
+            },
         )
 
     @property
@@ -140,6 +161,25 @@ class CellMasks:
         known = total if self.unknown is None else (self.known.flatten(2) @ mass)[..., 0]
         # What resampling rounds is no evidence.
         return torch.where(known > _NOTHING * total, inside / known, torch.nan).clamp(max=1)
+
+
+def _joined_unknown(parts: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:
+    """What is unknown in several batches; ``None`` where all is known in all of them."""
+    if all(unknown is None for _, unknown in parts):
+        return None
+    return torch.cat([torch.zeros_like(m) if unknown is None else unknown for m, unknown in parts])
+
+
+def _joined_valid(parts: Sequence[Family]) -> Tensor | None:
+    if all(part.valid is None for part in parts):
+        return None
+    every = [
+        torch.ones(len(part.mask), dtype=torch.bool, device=part.mask.device)
+        if part.valid is None
+        else part.valid
+        for part in parts
+    ]
+    return torch.cat(every)
 
 
 class CellMasker:

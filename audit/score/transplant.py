@@ -7,44 +7,105 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from audit.score.channels import LEAST_FAR, region_sums
+from audit.score.positions import scramble
+
+# Less background than this, in cells, is rounding.
+_NOTHING = 1e-6
+# Composites that go through the head at once. On a CPU larger buffers would leave the cache, and
+# be mapped anew at every call.
+_CALL_BYTES = 2**28
+_CALL_BYTES_ON_CPU = 2**24
+
 
 @dataclass(frozen=True, kw_only=True)
 class Donors:
     """Objects to transplant: features of some images of each class, sorted by class.
 
     Attributes:
-        features: D×C×h×w.
-        grid_mask: D×h×w.
+        features: D×C×h×w, in the memory format that composites are made in.
+        grid_masks: The share of each cell that is object, by family of masks, F×D×h×w; the main
+            family is the first.
+        valid: Which donors' masks have an object and a background, bool F×D.
         labels: int64, D, ascending.
         first: For each class its first donor, int64, K.
         count: For each class how many donors it has, int64, K.
+        object_logits: What the donors' objects supply to the centred logits under the main masks,
+            D×K, where the head is global average pooling and a linear map; else ``None``.
     """
 
     features: Tensor
-    grid_mask: Tensor
+    grid_masks: Tensor
+    valid: Tensor
     labels: Tensor
     first: Tensor
     count: Tensor
+    object_logits: Tensor | None
 
     @classmethod
-    def of(cls, features: Tensor, grid_mask: Tensor, labels: Tensor, num_classes: int) -> Donors:
+    def of(
+        cls,
+        features: Tensor,
+        grid_masks: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        *,
+        valid: Tensor | None = None,
+        linear: Tensor | None = None,
+        channels_last: bool = False,
+    ) -> Donors:
         """Sort donors by class.
 
         Args:
             features: D×C×h×w.
-            grid_mask: D×h×w.
+            grid_masks: F×D×h×w.
             labels: int64, D, in [0, K).
             num_classes: K.
+            valid: bool, F×D; ``None`` for all.
+            linear: Weight K×C of a head that is global average pooling and a linear map.
+            channels_last: Make composites in this memory format, see :func:`takes_channels_last`.
         """
         order = labels.argsort(stable=True)
+        features, grid_masks = features[order], grid_masks[:, order]
+        valid = torch.ones_like(grid_masks[:, :, 0, 0]) > 0 if valid is None else valid[:, order]
+        supplied = None
+        if linear is not None:
+            cells = features.shape[2] * features.shape[3]
+            pooled = region_sums(features, grid_masks[0, :, None])[:, 0] / cells
+            supplied = pooled @ (linear - linear.mean(dim=0)).T
         count = torch.bincount(labels, minlength=num_classes)
+        form = torch.channels_last if channels_last else torch.contiguous_format
         return cls(
-            features=features[order],
-            grid_mask=grid_mask[order],
+            features=features.contiguous(memory_format=form),
+            grid_masks=grid_masks,
+            valid=valid,
             labels=labels[order],
             first=count.cumsum(0) - count,
             count=count,
+            object_logits=supplied,
         )
+
+
+@torch.no_grad()
+def takes_channels_last(head: nn.Module, features: Tensor) -> bool:
+    """Whether a head takes features that lie channels last, found by trying it.
+
+    Pooling is many times faster so on a CPU; a head that calls ``view`` cannot.
+
+    Args:
+        head: Features to logits.
+        features: Some, N×C×h×w.
+
+    Example:
+        >>> takes_channels_last(nn.Flatten(), torch.rand(2, 3, 4, 4))
+        True
+    """
+    plain = head(features.contiguous())
+    try:
+        other = head(features.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return False
+    return torch.allclose(plain, other, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 def choose_donors(index: Tensor, labels: Tensor, donors: Donors, partners: int) -> Tensor:
@@ -64,57 +125,178 @@ def choose_donors(index: Tensor, labels: Tensor, donors: Donors, partners: int) 
     own_first, own_count = donors.first[own], donors.count[own]
     others = (len(donors.labels) - own_count).clamp_min(1)
     step = torch.arange(partners, device=index.device)
-    place = (_scramble(index)[:, None] + step * others[:, None] // partners) % others[:, None]
+    place = (scramble(index)[:, None] + step * others[:, None] // partners) % others[:, None]
     place = place + own_count[:, None] * (place >= own_first[:, None])
     return place.clamp_max(len(donors.labels) - 1)
 
 
-def transplant_rate(
+@dataclass(frozen=True, kw_only=True)
+class Transplants:
+    """What the composites of a batch are predicted as.
+
+    Attributes:
+        objects: Class of each donor, int64, N×P; -1 where the label is unknown or no other class
+            has donors.
+        predictions: Prediction of each composite by family of masks, int64, F×N×P; -1 where there
+            is no composite: as in ``objects``, or where the image has no background under this
+            family, or the donor no object.
+        rate: Share of a sample's composites that are predicted as its label, in [0, 1], F×N; NaN
+            where it has none.
+        far_rate: The same with the far background alone, under the main family, N.
+        additive_rate: The same with contributions in place of features, under the main family,
+            N; NaN unless the head is global average pooling and a linear map.
+    """
+
+    objects: Tensor
+    predictions: Tensor
+    rate: Tensor
+    far_rate: Tensor
+    additive_rate: Tensor
+
+    @classmethod
+    def undefined(
+        cls, samples: int, families: int, partners: int, device: torch.device
+    ) -> Transplants:
+        """Where there are no donors, or the head reads more than features."""
+        nothing = torch.full((families, samples), torch.nan, device=device)
+        none = torch.full((families, samples, partners), -1, device=device)
+        return cls(
+            objects=none[0],
+            predictions=none,
+            rate=nothing,
+            far_rate=nothing[0],
+            additive_rate=nothing[0],
+        )
+
+
+def transplant(
     head: nn.Module,
     features: Tensor,
     cell_weights: Tensor,
     labels: Tensor,
     donors: Donors,
     chosen: Tensor,
-) -> Tensor:
+    background_logits: Tensor | None = None,
+) -> Transplants:
     """How often this image's background makes another class's object look like this class.
 
-    The composite holds the donor's features on the donor's object cells, and this image's
+    A composite holds the donor's features on the donor's object cells, and this image's
     features elsewhere; where this image had its own object, the mean of its far background
     stands in. It goes through the head alone. Where features see far beyond their cell, they
     carry object into background, so a high rate is a reason to look, not a proof.
 
+    Two variants under the main masks are stricter. With the far background alone, the donor keeps
+    all cells but those that are far background here and not object there. Additively, the donor's
+    object supplies its contributions and this image's background its own, with the head's biases.
+
     Args:
         head: Features to logits.
         features: ``A``, N×C×h×w.
-        cell_weights: Of the regions object, near and far, 3×N×h×w (more are not read).
+        cell_weights: Of the regions object, near and far under each family of masks, 3×F×N×h×w
+            (more regions are not read).
         labels: int64, N; -1 where unknown.
         donors: The donors.
         chosen: Positions among the donors, N×P.
+        background_logits: What this image's background and the head's biases supply under the main
+            masks, N×K; ``None`` for no additive rate.
 
     Returns:
-        Share of the P composites that are predicted as the sample's label, in [0, 1], N; NaN
-        where the label is unknown, the sample has no background, or no other class has donors.
+        Predictions and rates, undefined where the label is unknown, the sample has no background
+        or no other class has donors.
+
+    Example:
+        >>> head = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+        >>> head[1].weight.data = torch.tensor([[0.0, -1.0], [0.0, 1.0]])  # reads the second cell
+        >>> A = torch.tensor([[[[5.0, -1.0]]], [[[5.0, 1.0]]]])
+        >>> object_cells = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
+        >>> weights = torch.stack([object_cells, 0 * object_cells, 1 - object_cells])[:, None]
+        >>> labels = torch.tensor([0, 1])
+        >>> donors = Donors.of(A, object_cells[None], labels, 2)
+        >>> with torch.no_grad():
+        ...     found = transplant(head, A, weights, labels, donors, torch.tensor([[1], [0]]))
+        >>> found.rate.tolist(), found.predictions.tolist()
+        ([[1.0, 1.0]], [[[0], [1]]])
     """
     near, far = cell_weights[1], cell_weights[2]
-    # What is unknown may be object, so it goes with it.
-    not_background = 1 - near - far
+    background = near + far
     # An object that reaches nearly everywhere leaves no far background: take what there is.
-    source = torch.where(far.sum(dim=(1, 2), keepdim=True) > 0.5, far, near + far)
-    amount = source.sum(dim=(1, 2))
-    mean = torch.einsum("nchw,nhw->nc", features, source) / amount.clamp_min(1e-6)[:, None]
-    emptied = features + not_background[:, None] * (mean[:, :, None, None] - features)
-    hits = torch.zeros(len(features), device=features.device)
-    for partner in chosen.unbind(dim=1):
-        mask = donors.grid_mask[partner][:, None]
-        composite = emptied + mask * (donors.features[partner] - emptied)
-        hits += head(composite).argmax(dim=1) == labels
-    defined = (labels >= 0) & (amount > 1e-6) & (donors.labels[chosen[:, 0]] != labels)
-    return torch.where(defined, hits / chosen.shape[1], torch.nan)
+    source = torch.where(far.sum(dim=(2, 3), keepdim=True) > LEAST_FAR, far, background)
+    amount = source.sum(dim=(2, 3))
+    means = region_sums(features, source.transpose(0, 1)).transpose(0, 1)
+    means = means / amount.clamp_min(_NOTHING)[:, :, None]
+    maker = _Composites(head, features, donors, chosen)
+    objects = donors.labels[chosen]
+    has_donors = (labels >= 0)[:, None] & (objects != labels[:, None])
+    counted = donors.valid[:, chosen] & has_donors & (amount > _NOTHING)[:, :, None]
+    predictions = torch.stack(
+        [
+            # What is unknown may be object, so it goes with it.
+            maker.predictions(maker.filled(weights, mean), grid_masks[chosen])
+            for weights, mean, grid_masks in zip(background, means, donors.grid_masks, strict=True)
+        ]
+    )
+    kept = 1 - far[0][:, None] * (1 - donors.grid_masks[0][chosen])
+    of_far = maker.predictions(maker.cells, kept)
+    far_counted = counted[0] & (far[0].sum(dim=(1, 2)) >= LEAST_FAR)[:, None]
+    if background_logits is None or donors.object_logits is None:
+        additive = torch.full_like(amount[0], torch.nan)
+    else:
+        logits = background_logits[:, None] + donors.object_logits[chosen]
+        additive = _rate(logits.argmax(dim=2), labels, counted[0])
+    return Transplants(
+        objects=torch.where(has_donors, objects, -1),
+        predictions=torch.where(counted, predictions, -1),
+        rate=_rate(predictions, labels, counted),
+        far_rate=_rate(of_far, labels, far_counted),
+        additive_rate=additive,
+    )
 
 
-def _scramble(index: Tensor) -> Tensor:
-    """Spread consecutive positions over [0, 2³¹), the same on every device."""
-    x = (index * 0x9E3779B1 + 0x7F4A7C15) & 0x7FFFFFFF
-    x = ((x ^ (x >> 15)) * 0x2C1B3C6D) & 0x7FFFFFFF
-    return x ^ (x >> 12)
+class _Composites:
+    """Mixes a batch's features with the donors', in the donors' memory format."""
+
+    def __init__(self, head: nn.Module, features: Tensor, donors: Donors, chosen: Tensor) -> None:
+        self._head = head
+        self._chosen = chosen
+        self._last = not donors.features.is_contiguous()
+        self._donors = self._laid_out(donors.features)
+        self.cells = self._laid_out(features)
+        limit = _CALL_BYTES_ON_CPU if features.device.type == "cpu" else _CALL_BYTES
+        self._at_once = max(1, min(chosen.shape[1], limit // max(1, features.nbytes)))
+        # One place for all donors and composites: to allocate it anew costs more than to fill it.
+        self._room = torch.empty((2, self._at_once, *self.cells.shape), device=features.device)
+
+    def _laid_out(self, features: Tensor) -> Tensor:
+        """N×C×h×w, or N×h×w×C."""
+        return (features.permute(0, 2, 3, 1) if self._last else features).contiguous()
+
+    def _over_channels(self, cells: Tensor) -> Tensor:
+        """Weights …×h×w that fit features as laid out."""
+        return cells.unsqueeze(-1 if self._last else -3)
+
+    def filled(self, weights: Tensor, mean: Tensor) -> Tensor:
+        """The features with a mean N×C in place of what has no weight (N×h×w)."""
+        fill = mean[:, None, None] if self._last else mean[:, :, None, None]
+        return torch.lerp(fill, self.cells, self._over_channels(weights))
+
+    def predictions(self, base: Tensor, weights: Tensor) -> Tensor:
+        """What the head says of the base with a share N×P×h×w of each donor in it, N×P."""
+        found = []
+        for chosen, share in zip(
+            self._chosen.T.split(self._at_once),
+            weights.transpose(0, 1).split(self._at_once),
+            strict=True,
+        ):
+            donors, composites = self._room[:, : len(chosen)]
+            torch.index_select(self._donors, 0, chosen.flatten(), out=donors.flatten(0, 1))
+            torch.lerp(base, donors, self._over_channels(share), out=composites)
+            given = composites.flatten(0, 1)
+            logits = self._head(given.permute(0, 3, 1, 2) if self._last else given)
+            found.append(logits.argmax(dim=1).unflatten(0, chosen.shape))
+        return torch.cat(found).T
+
+
+def _rate(predictions: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    """The share of counted predictions …×N×P that are the label, …×N; NaN for none."""
+    hits = (predictions == labels[:, None]) & counted
+    return hits.sum(dim=-1) / counted.sum(dim=-1)

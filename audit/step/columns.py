@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor
 
 from audit.score.contributions import Contributions
 from audit.score.masks import Family, Masks, border_touch, overlap
 from audit.score.prediction import Prediction
+from audit.score.reason import find_reasons
+from audit.score.transplant import Transplants
 
 
 def overlap_of(masks: Masks, family: Family) -> Tensor:
@@ -88,6 +92,24 @@ def contribution_columns(
         "alt_object_logit": of(alt, parts.object),
         "alt_near_logit": of(alt, parts.near),
         "alt_far_logit": of(alt, parts.far),
+    }
+
+
+def reason_columns(columns: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """Which regions point to the target, and whether that is as it should be."""
+    read = ("object_pred", "background_pred", "target", "predicted")
+    found = find_reasons(**{name: columns[name] for name in read}, labels=labels)
+    return {field.name: getattr(found, field.name) for field in fields(found)}
+
+
+def transplant_columns(carried: Transplants) -> dict[str, Tensor]:
+    """What transplants say under the main masks."""
+    return {
+        "transplant_rate": carried.rate[0],
+        "transplant_far_rate": carried.far_rate,
+        "transplant_additive_rate": carried.additive_rate,
+        "transplant_objects": carried.objects,
+        "transplant_predictions": carried.predictions[0],
     }
 
 

@@ -11,16 +11,26 @@ from torch import Tensor, nn
 from audit.cam import Method, to_image, top_channels
 from audit.explaining import Explainer, Explanation
 from audit.score import attention
+from audit.score.channels import channel_logits, far_features
 from audit.score.contributions import (
-    cell_contributions,
+    Contributions,
     contributions,
     load_forward_mode,
     regions,
+    target_evidence,
 )
 from audit.score.faithfulness import Faithfulness, faithfulness
 from audit.score.masks import CellMasker, CellMasks, Masks
+from audit.score.positions import is_kept
 from audit.score.prediction import predict
-from audit.score.transplant import Donors, choose_donors, transplant_rate
+from audit.score.properties import image_properties
+from audit.score.transplant import (
+    Donors,
+    Transplants,
+    choose_donors,
+    takes_channels_last,
+    transplant,
+)
 from audit.step.columns import (
     contribution_columns,
     has_one_side,
@@ -28,7 +38,9 @@ from audit.step.columns import (
     overlap_of,
     prediction_columns,
     range_of,
+    reason_columns,
     scaled,
+    transplant_columns,
 )
 from audit.step.statuses import (
     CODE,
@@ -43,6 +55,8 @@ Target = Literal["predicted", "label"]
 
 # Smaller batches are filled up to this size.
 _LEAST_BATCH = 8
+# Of the masks on the grid (main, eroded, dilated, further families), the first of another family.
+_FIRST_FAMILY = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +83,8 @@ class AuditStep(nn.Module):
             class fills the ``alt_`` columns where the two differ.
         partners: Transplants a sample.
         faithful: Score every map's faithfulness too, for some forty passes a method.
+        evidence_share: Of the samples, the share whose evidence by channel is kept, in [0, 1];
+            which ones follows from their positions.
     """
 
     def __init__(
@@ -79,6 +95,7 @@ class AuditStep(nn.Module):
         target: Target = "predicted",
         partners: int = 4,
         faithful: bool = False,
+        evidence_share: float = 1.0,
     ) -> None:
         super().__init__()
         load_forward_mode()
@@ -86,6 +103,7 @@ class AuditStep(nn.Module):
         self.image_size = image_size
         self.grid = explainer.parts.grid
         self.channels_of_features = explainer.parts.channels
+        self.evidence_share = evidence_share
         self.donors: Donors | None = None
         self._target = target
         self._partners = partners
@@ -110,9 +128,44 @@ class AuditStep(nn.Module):
         """Features of uint8 images, N×C×h×w."""
         return self.explainer.features(images)
 
-    def to_grid(self, masks: Tensor) -> Tensor:
-        """Masks N×H×W on the feature grid."""
-        return self._masker.to_grid(masks)
+    def donor_masks(self, masks: Masks) -> tuple[Tensor, Tensor]:
+        """What donors of transplants need of their masks.
+
+        Args:
+            masks: Of samples whose main masks have an object and a background.
+
+        Returns:
+            The masks of every family on the feature grid, F×N×h×w, the main one first; and which
+            of them have an object and a background, bool F×N.
+        """
+        cells = _of_families(self._masker(masks).object.transpose(0, 1))
+        valid = [torch.ones_like(cells[0, :, 0, 0]) > 0]
+        for family in masks.others.values():
+            fine = ~has_one_side(family, masks.unknown)
+            valid.append(fine if family.valid is None else fine & family.valid)
+        return cells, torch.stack(valid)
+
+    def take_donors(
+        self, features: Tensor, grid_masks: Tensor, labels: Tensor, classes: int, valid: Tensor
+    ) -> None:
+        """Transplant these objects from now on.
+
+        Args:
+            features: From :meth:`features`, D×C×h×w.
+            grid_masks: From :meth:`donor_masks`, F×D×h×w.
+            labels: int64, D.
+            classes: K.
+            valid: From :meth:`donor_masks`, F×D.
+        """
+        self.donors = Donors.of(
+            features,
+            grid_masks,
+            labels,
+            classes,
+            valid=valid,
+            linear=self.explainer.parts.linear,
+            channels_last=takes_channels_last(self.explainer.head, features[:2]),
+        )
 
     @torch.no_grad()
     def forward(
@@ -157,9 +210,20 @@ class AuditStep(nn.Module):
         columns: dict[str, Tensor] = {"status": status, "target": first, "alt_target": alt}
         columns |= prediction_columns(prediction, labels)
         columns |= self._channel_columns(found.features)
-        supplied = self._supplied(found, cells)
-        columns |= self._region_columns(found, cells, supplied, alt, labels, index)
+        weights = regions(cells.object, cells.unknown)  # 3 (or 4)×N×V×h×w
+        parts = self._parts(found, weights[:, :, 0])
+        evidence = target_evidence(self.explainer.head, found.features, first, found.rest)
+        supplied = weights[:3].flatten(3) @ evidence.sum(dim=1).flatten(1)[:, :, None]
+        supplied = supplied[..., 0]  # 3×N×V
+        columns |= contribution_columns(parts, found.logits, first, alt)
+        columns |= _moved_border(columns, supplied)
+        columns |= reason_columns(columns, labels)
+        columns |= self._evidence_columns(found.features, evidence, weights[:, :, 0], index)
+        carried = self._transplants(found, weights, parts, labels, index)
+        columns |= transplant_columns(carried)
         columns |= mask_columns(masks)
+        columns["grid_mask"] = map_cells.object[:, 0].half()
+        columns |= image_properties(images, status != CODE["unreadable"])
         blank(columns, status, alt)
 
         upsampled = to_image(maps[:, 0].clamp_min(0), self.image_size)
@@ -168,7 +232,7 @@ class AuditStep(nn.Module):
             large = to_image(found.maps[method][:, 0].clamp_min(0), self.image_size)
             own = self._method_columns(found, method, large, masks, map_cells, status, alt)
             columns |= {prefix_of(method) + name: values for name, values in own.items()}
-        columns |= self._family_columns(found, masks, map_cells, supplied, status)
+        columns |= self._family_columns(found, masks, map_cells, supplied, carried, status)
         usable = (status == CODE["ok"]) | (status == CODE["bad_label"])
         histogram = attention.pixel_histogram(
             torch.nan_to_num(upsampled), masks.inside, usable, masks.known
@@ -182,40 +246,27 @@ class AuditStep(nn.Module):
         order = [predicted, labelled] if self._target == "predicted" else [labelled, predicted]
         return torch.stack(order, dim=1)
 
-    def _region_columns(
-        self,
-        found: Explanation,
-        cells: CellMasks,
-        supplied: Tensor,
-        alt: Tensor,
-        labels: Tensor,
-        index: Tensor,
-    ) -> dict[str, Tensor]:
-        """What each region supplies, under the main mask and with its border moved."""
-        unknown = None if cells.unknown is None else cells.unknown[:, 0]
-        main = regions(cells.object[:, 0], unknown)
-        parts = contributions(
+    def _parts(self, found: Explanation, cell_weights: Tensor) -> Contributions:
+        return contributions(
             self.explainer.head,
             found.features,
             found.logits,
-            main,
+            cell_weights,
             biases=self.explainer.parts.biases,
             rest=found.rest,
         )
-        columns = contribution_columns(parts, found.logits, found.targets[:, 0], alt)
-        for name, values in zip(REGION_LOGITS, supplied[:, :, :3], strict=True):
-            every = torch.cat([columns[name][:, None], values], dim=1)
-            columns |= {f"{name}_low": every.amin(dim=1), f"{name}_high": every.amax(dim=1)}
-        columns["transplant_rate"] = self._transplants(found, main, labels, index)
-        return columns
 
-    def _supplied(self, found: Explanation, cells: CellMasks) -> Tensor:
-        """Contributions of object, near and far to the target under every mask, 3×N×V."""
-        by_cell = cell_contributions(
-            self.explainer.head, found.features, found.targets[:, 0], found.rest
-        )
-        weights = regions(cells.object, cells.unknown)[:3].flatten(3)  # 3×N×V×hw
-        return (weights @ by_cell.flatten(1)[:, :, None])[..., 0]
+    def _evidence_columns(
+        self, features: Tensor, evidence: Tensor, cell_weights: Tensor, index: Tensor
+    ) -> dict[str, Tensor]:
+        """What each channel supplies, of the samples for which that is kept."""
+        kept = is_kept(index, self.evidence_share)
+        supplied = channel_logits(evidence, cell_weights)
+        seen = far_features(features, cell_weights)
+        return {
+            **scaled("channel_logits", torch.where(kept[:, None, None], supplied, torch.nan)),
+            **scaled("far_features", torch.where(kept[:, None], seen, torch.nan)),
+        }
 
     def _family_columns(
         self,
@@ -223,6 +274,7 @@ class AuditStep(nn.Module):
         masks: Masks,
         map_cells: CellMasks,
         supplied: Tensor,
+        carried: Transplants,
         status: Tensor,
     ) -> dict[str, Tensor]:
         """The main scores under masks from elsewhere, blank where those are undefined."""
@@ -232,13 +284,16 @@ class AuditStep(nn.Module):
         areas, shares = map_cells.areas(), map_cells.shares(maps.clamp_min(0))
         no_map = (maps.amax(dim=(1, 2)) <= 0) | (status <= CODE["nonfinite"])
         columns: dict[str, Tensor] = {}
-        for place, (name, family) in enumerate(masks.others.items(), start=3):
+        for number, (name, family) in enumerate(masks.others.items()):
+            place = _FIRST_FAMILY + number
             own = {
                 "object_area": areas[:, place],
                 "mask_iou": overlap_of(masks, family),
                 "background_share": 1 - shares[:, place],
                 "kappa": attention.kappa(shares[:, place], areas[:, place]),
                 **dict(zip(REGION_LOGITS, supplied[:, :, place], strict=True)),
+                "transplant_rate": carried.rate[1 + number],
+                "transplant_predictions": carried.predictions[1 + number],
             }
             blank_family(
                 own,
@@ -311,15 +366,42 @@ class AuditStep(nn.Module):
         }
 
     def _transplants(
-        self, found: Explanation, cells: Tensor, labels: Tensor, index: Tensor
-    ) -> Tensor:
+        self,
+        found: Explanation,
+        weights: Tensor,
+        parts: Contributions,
+        labels: Tensor,
+        index: Tensor,
+    ) -> Transplants:
+        under = _of_families(weights[:3].permute(2, 0, 1, 3, 4)).transpose(0, 1)  # 3×F×N×h×w
         # What the head reads beside the features cannot be transplanted with them.
         if self.donors is None or found.rest:
-            return torch.full((len(found.features),), torch.nan, device=found.features.device)
-        chosen = choose_donors(index, labels, self.donors, self._partners)
-        return transplant_rate(
-            self.explainer.head, found.features, cells, labels, self.donors, chosen
+            return Transplants.undefined(
+                len(labels), under.shape[1], self._partners, found.features.device
+            )
+        return transplant(
+            self.explainer.head,
+            found.features,
+            under,
+            labels,
+            self.donors,
+            choose_donors(index, labels, self.donors, self._partners),
+            background_logits=parts.background + parts.bias,
         )
+
+
+def _of_families(by_mask: Tensor) -> Tensor:
+    """Of V masks those that are a family's own, V×… to F×…: without eroded and dilated ones."""
+    return torch.cat([by_mask[:1], by_mask[_FIRST_FAMILY:]])
+
+
+def _moved_border(columns: dict[str, Tensor], supplied: Tensor) -> dict[str, Tensor]:
+    """The range of the regions' contributions over the main mask and its moved borders."""
+    ends: dict[str, Tensor] = {}
+    for name, values in zip(REGION_LOGITS, supplied[:, :, :_FIRST_FAMILY], strict=True):
+        every = torch.cat([columns[name][:, None], values], dim=1)
+        ends |= {f"{name}_low": every.amin(dim=1), f"{name}_high": every.amax(dim=1)}
+    return ends
 
 
 def prefix_of(method: Method) -> str:

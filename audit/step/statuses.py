@@ -48,18 +48,26 @@ def settle_status(given: Tensor, logits: Tensor, maps: Tensor, masks: Masks) -> 
 _NEED_MODEL = (
     "target", "alt_target", "predicted", "correct", "confidence", "label_probability", "margin",
     "top_classes", "top_probabilities", "top_channels", "channel_maps", "channel_maps_scale",
-    "target_logit",
+    "target_logit", "transplant_objects",
 )  # fmt: skip
 REGION_LOGITS = ("object_logit", "near_logit", "far_logit")
 # What a family of masks beside the main one fills, behind its name.
-FAMILY_SCORES = ("object_area", "mask_iou", "background_share", "kappa", *REGION_LOGITS)
+FAMILY_SCORES = (
+    "object_area", "mask_iou", "background_share", "kappa", *REGION_LOGITS, "transplant_rate",
+    "transplant_predictions",
+)  # fmt: skip
 _NEED_MASK = (
     *REGION_LOGITS, *(f"{name}_{end}" for name in REGION_LOGITS for end in ("low", "high")),
     "unknown_logit", "bias_logit", "residual_logit", "object_pred",
     "background_pred", "alt_object_logit", "alt_near_logit", "alt_far_logit", "transplant_rate",
+    "transplant_far_rate", "transplant_additive_rate", "transplant_predictions", "channel_logits",
+    "channel_logits_scale", "far_features", "far_features_scale",
+)  # fmt: skip
+_NEED_MAP = (
+    "reason", "right_for_wrong_reason", "wrong_because_of_background", "context_driven",
 )  # fmt: skip
 _NEED_ALT = ("alt_object_logit", "alt_near_logit", "alt_far_logit")
-_OF_MASKS = ("object_area", "unknown_area", "border_touch")
+_OF_MASKS = ("object_area", "unknown_area", "border_touch", "grid_mask")
 # Likewise for the columns that every method has.
 _MAPS_NEED_ALT = ("alt_map", "alt_map_scale", "alt_background_share")
 _MAPS_NEED_MASK = (
@@ -75,6 +83,7 @@ def blank(columns: dict[str, Tensor], status: Tensor, alt: Tensor) -> None:
     _blank_where(columns, no_model, _NEED_MODEL + _NEED_MASK)
     _blank_where(columns, status <= CODE["mask_mismatch"], _OF_MASKS)
     _blank_where(columns, status <= CODE["full_mask"], _NEED_MASK)
+    _blank_where(columns, status <= CODE["zero_map"], _NEED_MAP)
     _blank_where(columns, alt < 0, _NEED_ALT)
 
 

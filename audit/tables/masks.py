@@ -11,7 +11,7 @@ from audit.run.rows import FAMILY_COLUMNS, Column
 from audit.tables.correlation import rank_correlation
 
 _F64 = pa.float64()
-_MEANS = tuple(column.name for column in FAMILY_COLUMNS)
+_MEANS = tuple(column.name for column in FAMILY_COLUMNS if column.type == pa.float32())
 
 MASK_COLUMNS: tuple[Column, ...] = (
     Column(name="family", type=pa.string(), range="as in mask_source",

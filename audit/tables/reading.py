@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from audit.errors import UsageError
 from audit.run.manifest import NAME, read_manifest
 
+# The folder of the edited samples' rows.
+EDITS = "edits"
+
 
 @dataclass(frozen=True)
 class AuditRun:
@@ -40,14 +43,60 @@ class AuditRun:
         return _read_table(self.path / "classes.parquet")
 
     @cached_property
+    def evidence(self) -> pd.DataFrame:
+        """One row a class and family of masks: what edited pictures say of it."""
+        return _read_table(self.path / "evidence.parquet")
+
+    @cached_property
+    def edits(self) -> pd.DataFrame:
+        """One row a sample that was looked at in pixels: what the model says of edited pictures."""
+        edits = read_edits(self.path)
+        if edits is None:
+            raise UsageError(
+                f"the run in {self.path} has no edits",
+                remedy="run the audit again without --edits none",
+            )
+        return edits
+
+    @cached_property
     def confusion(self) -> pd.DataFrame:
         """One row for each pair of label and prediction that occurs."""
         return _read_table(self.path / "confusion.parquet")
 
     @cached_property
+    def backgrounds(self) -> pd.DataFrame:
+        """One row for each class and kind of background that speaks for it."""
+        return _read_table(self.path / "backgrounds.parquet")
+
+    @cached_property
+    def channels(self) -> pd.DataFrame:
+        """One row for each class and channel: what it adds from object and background."""
+        return _read_table(self.path / "channels.parquet")
+
+    @cached_property
+    def labels(self) -> pd.DataFrame:
+        """One row a label that is probably wrong, the most suspect first."""
+        return _read_table(self.path / "labels.parquet")
+
+    @cached_property
+    def strata(self) -> pd.DataFrame:
+        """One row for each class and kind of its images: accuracy and reliance on background."""
+        return _read_table(self.path / "strata.parquet")
+
+    @cached_property
     def masks(self) -> pd.DataFrame:
         """One row a family of object masks: how far the numbers depend on it."""
         return _read_table(self.path / "masks.parquet")
+
+    @cached_property
+    def properties(self) -> pd.DataFrame:
+        """One row a property, for the split and for each class: does it tell label or error?"""
+        return _read_table(self.path / "properties.parquet")
+
+    @cached_property
+    def transplants(self) -> pd.DataFrame:
+        """One row a family of masks, background's class and object's class: predicted as what?"""
+        return _read_table(self.path / "transplants.parquet")
 
     @cached_property
     def methods(self) -> pd.DataFrame:
@@ -106,7 +155,25 @@ def read_samples(folder: Path) -> pd.DataFrame:
     # Nullable integers and booleans; float columns keep NaN as their null.
     for name in ("label", "predicted", "target", "alt_target", "object_pred", "background_pred"):
         frame[name] = frame[name].astype("Int32")
-    frame["correct"] = frame["correct"].astype("boolean")
+    # Whole numbers below 2⁵³, which float64 has held exactly where some are null.
+    for name in frame.columns.intersection(
+        ["image_hash", "stored_height", "stored_width", "file_bytes"]
+    ):
+        frame[name] = frame[name].astype("Int64")
+    flags = ("right_for_wrong_reason", "wrong_because_of_background", "context_driven")
+    for name in ("correct", *flags):
+        frame[name] = frame[name].astype("boolean")
+    return frame
+
+
+def read_edits(folder: Path) -> pd.DataFrame | None:
+    """The rows of a run's edited samples; ``None`` where nothing was edited."""
+    parts = sorted((folder / EDITS).glob("part-*.parquet"))
+    if not parts:
+        return None
+    frame: pd.DataFrame = pq.ParquetDataset(parts, partitioning=None).read().to_pandas()
+    for name in ("predicted", "noise_object_prediction", "noise_background_prediction"):
+        frame[name] = frame[name].astype("Int32")
     return frame
 
 

@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from audit.tables.bootstrap import bca_intervals, macro_intervals
 from audit.tables.classes import area_correlation, confident
+from audit.tables.clusters import count_duplicates, find_clusters
+from audit.tables.verdicts import VERDICTS
 
 # An object over more of the image's border than this is cut off by it, or is background.
 _MUCH_OF_BORDER = 0.25
@@ -15,13 +19,16 @@ _MUCH_OF_BORDER = 0.25
 # grid and on the mask; moving the background under other objects asks what it does.
 RANKED_BY = "transplant_rate"
 ENOUGH_TO_RANK = 5
+# Scores whose means over the split have intervals.
+_WITH_INTERVALS = ("background_share", "transplant_rate", "kappa")
 
 
 def rank_classes(classes: pd.DataFrame) -> pd.DataFrame:
     """Classes by reliance on background, strongest first.
 
-    Those of which fewer than five images could be scored come after the others: one image can have
-    any rate. Those without a score are last.
+    By verdict, then by reliance as pixels show it, then by transplant rate. Those of which fewer
+    than five images could be scored come after the others: one image can have any rate. Those
+    without a score are last.
 
     Args:
         classes: The rows of ``classes.parquet``.
@@ -29,16 +36,25 @@ def rank_classes(classes: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The same rows in order; ties by background share.
     """
-    ordered = classes.sort_values(
-        [RANKED_BY, "background_share"], ascending=False, na_position="last", kind="stable"
+    severity = classes["verdict"].map({name: place for place, name in enumerate(VERDICTS)})
+    ordered = classes.assign(_severity=severity).sort_values(
+        ["_severity", "reliance", RANKED_BY, "background_share"],
+        ascending=[True, False, False, False],
+        na_position="last",
+        kind="stable",
     )
+    ordered = ordered.drop(columns="_severity")
     few = (ordered["n_scored"] < ENOUGH_TO_RANK) & ordered[RANKED_BY].notna()
     none = ordered[RANKED_BY].isna()
     return pd.concat([ordered[~few & ~none], ordered[few], ordered[none]])
 
 
 def summarise_split(
-    samples: pd.DataFrame, classes: pd.DataFrame, sidecars: list[dict[str, Any]]
+    samples: pd.DataFrame,
+    classes: pd.DataFrame,
+    sidecars: list[dict[str, Any]],
+    *,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Totals for the manifest.
 
@@ -46,22 +62,27 @@ def summarise_split(
         samples: The rows of all parts.
         classes: The rows of ``classes.parquet``.
         sidecars: Of all parts.
+        seed: Draws the bootstrap resamples.
 
     Returns:
-        JSON-serialisable numbers.
+        JSON-serialisable numbers. Means are over samples; those called ``_macro`` over classes;
+        ``_low`` and ``_high`` are the ends of their 95 % intervals (BCa over clusters of
+        near-duplicates).
     """
     histogram = np.sum([sidecar["histogram"] for sidecar in sidecars], axis=0)
+    clusters = find_clusters(samples)
+    duplicates = count_duplicates(clusters, samples["label"])
     return {
         "samples": len(samples),
         "statuses": count_statuses(sidecars),
         "problems": first_problems(sidecars),
         "accuracy": _mean(samples["correct"].dropna().astype(float)),
         "accuracy_macro": _mean(classes["accuracy"]),
-        "background_share": _mean(samples["background_share"]),
+        **{name: _mean(samples[name]) for name in _WITH_INTERVALS},
+        **{f"{name}_macro": _mean(classes[name]) for name in _WITH_INTERVALS},
+        **_intervals(samples, clusters, seed),
         "background_share_mask_low": _mean(samples["background_share_low"]),
         "background_share_mask_high": _mean(samples["background_share_high"]),
-        "transplant_rate": _mean(samples["transplant_rate"]),
-        "kappa": _mean(samples["kappa"]),
         "mask_confidence": _mean(samples["mask_confidence"]),
         "mask_confident": int(confident(samples).sum()),
         "mask_sources": samples["mask_source"].value_counts().loc[lambda n: n > 0].to_dict(),
@@ -69,7 +90,27 @@ def summarise_split(
         "unknown_area": _mean(samples["unknown_area"]),
         "border_touch": _mean((samples["border_touch"] > _MUCH_OF_BORDER).astype(float)),
         "area_correlation": area_correlation(samples),
+        "duplicates": duplicates.repeated,
+        "conflicting_labels": duplicates.conflicting,
         "pixel_average_precision": pixel_average_precision(histogram),
+    }
+
+
+def _intervals(
+    samples: pd.DataFrame, clusters: NDArray[np.int64], seed: int
+) -> dict[str, float | None]:
+    """Ends of the intervals of the means over samples and over classes."""
+    values = samples[list(_WITH_INTERVALS)].to_numpy(np.float64, na_value=np.nan)
+    known = samples["label"].notna().to_numpy()
+    labels = samples.loc[known, "label"].to_numpy(np.int64)
+    rng = np.random.default_rng(seed)
+    micro = bca_intervals(values, rng, clusters=clusters).means
+    macro = macro_intervals(values[known], labels, rng, clusters=clusters[known])
+    return {
+        f"{name}{kind}_{end}": None if np.isnan(value) else float(value)
+        for kind, ends in (("", micro), ("_macro", macro))
+        for name, both in zip(_WITH_INTERVALS, ends, strict=True)
+        for end, value in zip(("low", "high"), both, strict=True)
     }
 
 

@@ -1,0 +1,137 @@
+"""Computing edited pictures of chosen samples: the bank, the parts and their rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audit.run.edit_rows import edit_columns
+from audit.run.engine import Auditor, MaskedBatch
+from audit.run.rows import array_of
+from audit.run.store import Shard
+from audit.score.edits import EditBank
+from audit.score.masks import Masks
+from audit.step.edits import EditStep
+
+# Images that pictures are edited with: this many a class, unless that exceeds the totals below.
+IMAGES_A_CLASS = 16
+MAX_IMAGES = 512
+MAX_BYTES = 512 * 2**20
+# Bytes a pixel of the bank: image and backdrop as float32 in three channels.
+_BYTES_A_PIXEL = 2 * 3 * 4
+
+
+class PixelEditor:
+    """Computes the edits of chosen samples.
+
+    Args:
+        auditor: Fetches samples with their masks, and holds the classifier.
+        chosen: Positions in the split, ascending.
+        predicted: What the classifier says of each.
+        seed: Chooses the images that pictures are edited with, and the fields of noise.
+    """
+
+    def __init__(
+        self, auditor: Auditor, chosen: NDArray[np.int64], predicted: NDArray[np.int64], seed: int
+    ) -> None:
+        self._auditor = auditor
+        self._chosen = chosen
+        self._predicted = predicted
+        self._seed = seed
+        self._step: EditStep | None = None
+
+    def fingerprint(self, of_run: str) -> str:
+        """Of these edits within a run."""
+        return hashlib.sha256(of_run.encode() + self._chosen.tobytes()).hexdigest()
+
+    def prepare(self, candidates: NDArray[np.int64]) -> None:
+        """Make the bank.
+
+        Args:
+            candidates: Positions of samples of all classes to take objects and backgrounds from.
+        """
+        batches = list(self._auditor.batches(candidates.tolist()))
+        explainer = self._auditor.step.explainer
+        bank = EditBank.of(
+            torch.cat([masked.index for masked in batches]),
+            torch.cat([masked.images for masked in batches]),
+            Masks.joined([masked.masks for masked in batches]),
+            torch.cat([masked.labels for masked in batches]),
+            mean=explainer.mean,
+            num_classes=len(self._auditor.split.classes),
+            seed=self._seed,
+        )
+        self._step = EditStep(explainer, bank)
+
+    def run_shards(
+        self, shards: Sequence[Shard], progress: Callable[[int], object]
+    ) -> Iterator[tuple[Shard, pa.Table, dict[str, Any]]]:
+        """Compute shards of the chosen samples one after the other.
+
+        Args:
+            shards: Ranges of the chosen samples.
+            progress: Is told how many samples were done.
+
+        Yields:
+            Each shard with its rows and the (empty) summary for its sidecar.
+        """
+        for shard in shards:
+            places = range(shard.start, shard.stop)
+            rows: dict[str, list[Tensor]] = {}
+            sample_ids: list[str] = []
+            for masked in self._auditor.batches(self._chosen[places.start : places.stop].tolist()):
+                for name, values in self._edited(masked).items():
+                    rows.setdefault(name, []).append(values)
+                sample_ids.extend(masked.batch.sample_id)
+                progress(len(masked.batch))
+            yield shard, self._table(rows, sample_ids, places), {}
+
+    def _edited(self, masked: MaskedBatch) -> dict[str, Tensor]:
+        assert self._step is not None, "prepare() comes first"
+        columns = self._step(masked.images, masked.labels, masked.masks, masked.index)
+        return columns | {"index": masked.index, "label": masked.labels}
+
+    def _table(
+        self, rows: dict[str, list[Tensor]], sample_ids: list[str], places: range
+    ) -> pa.Table:
+        host = {name: torch.cat(parts).cpu().numpy() for name, parts in rows.items()}
+        host["predicted"] = self._predicted[places.start : places.stop]
+        columns = edit_columns(self._auditor.families.others)
+        arrays = [
+            pa.array(sample_ids, pa.string())
+            if column.name == "sample_id"
+            else _array(host[column.name], column.type)
+            for column in columns
+        ]
+        return pa.Table.from_arrays(arrays, schema=pa.schema([(c.name, c.type) for c in columns]))
+
+
+def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_list(kind):
+        return array_of(values, kind)
+    # Lists of equal length; −1 stays, for it says which of the edits means nothing.
+    offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+    flat = pa.array(values.ravel().astype(np.int32), kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=kind)
+
+
+def images_a_class(classes: int, image_size: tuple[int, int]) -> int:
+    """How many images of each class the bank takes.
+
+    Args:
+        classes: K.
+        image_size: H and W.
+
+    Example:
+        >>> images_a_class(10, (32, 32)), images_a_class(1000, (224, 224))
+        (16, 1)
+    """
+    fit = MAX_BYTES // (_BYTES_A_PIXEL * image_size[0] * image_size[1])
+    return max(1, min(IMAGES_A_CLASS, MAX_IMAGES // classes, fit // classes))

@@ -1,0 +1,244 @@
+"""``evidence.parquet``: what the edited pictures say of each class under each family of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import stats
+
+from audit.run.edit_rows import FILLS
+from audit.run.rows import Column
+from audit.tables.bootstrap import bca_intervals
+
+Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
+_F64 = pa.float64()
+
+# A background decides alone where at least this share of an image's transplants follow it.
+DECIDES = 0.8
+# Fewer edited images than this are no evidence.
+LEAST_EDITED = 20
+# Fewer counted transplants of an image (of six) say nothing of it.
+_LEAST_COUNTED = 3
+
+_NO_EDITS = "no image of the class was edited with a usable mask of this family"
+EVIDENCE_COLUMNS: tuple[Column, ...] = (
+    Column(name="label", type=pa.int32(), range="[0, K)", meaning="The class."),
+    Column(name="label_name", type=pa.string(), range="class names", meaning="Its name."),
+    Column(name="family", type=pa.string(), range="as in mask_source", meaning="Whose masks."),
+    Column(name="n", type=pa.int64(), range="≥ 0",
+           meaning="Edited images with at least three counted transplants."),
+    Column(name="pixel_transplant_rate", type=_F64, range="[0, 1]",
+           meaning="Share of pixel transplants (this class's backgrounds under objects of other "
+           "classes) that are predicted as this class.", null_when=_NO_EDITS),
+    Column(name="effect", type=_F64, range="[−1, 1]",
+           meaning="That share minus the share that backgrounds of all other classes get with the "
+           "same objects: what the background itself moves.", null_when=_NO_EDITS),
+    Column(name="effect_low", type=_F64, range="[−1, 1]",
+           meaning="Lower end of its 95 % bootstrap interval (BCa, over images or their clusters).",
+           null_when="n is below 2"),
+    Column(name="effect_high", type=_F64, range="[−1, 1]", meaning="Upper end.",
+           null_when="n is below 2"),
+    Column(name="decided_share", type=_F64, range="[0, 1]",
+           meaning="Share of images whose background decides alone: at least 5 of 6 transplants "
+           "follow it, whatever the object.", null_when=_NO_EDITS),
+    Column(name="decided_share_low", type=_F64, range="[0, 1]",
+           meaning="Lower end of its 95 % interval (Clopper–Pearson).", null_when=_NO_EDITS),
+    Column(name="decided_share_high", type=_F64, range="[0, 1]", meaning="Upper end.",
+           null_when=_NO_EDITS),
+    *(
+        Column(name=f"effect_{fill}", type=_F64, range="[−1, 1]",
+               meaning=f"The effect where holes are filled with {words}.", null_when=_NO_EDITS)
+        for fill, words in zip(
+            FILLS, ("clouds of colour", "the mean colour", "another image's background"),
+            strict=True,
+        )
+    ),
+    Column(name="background_only_rate", type=_F64, range="[0, 1]",
+           meaning="Share of pictures with the object filled that are predicted as this class.",
+           null_when=_NO_EDITS),
+    Column(name="feature_transplant_rate", type=_F64, range="[0, 1]",
+           meaning="Mean transplant rate in feature space over all of the class's samples.",
+           null_when="no sample has one"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Transplants:
+    """The pixel transplants under one family of masks.
+
+    Attributes:
+        labels: Class of each background, N.
+        objects: Class of each object, N×P; -1 where there is none.
+        predictions: N×P; -1 where the transplant does not count.
+    """
+
+    labels: Ids
+    objects: Ids
+    predictions: Ids
+
+    @classmethod
+    def of(cls, edits: pd.DataFrame, prefix: str) -> Transplants:
+        """From rows of edits."""
+        return cls(
+            edits["label"].to_numpy(np.int64),
+            np.stack(list(edits["transplant_objects"])).astype(np.int64),
+            np.stack(list(edits[f"{prefix}transplant_predictions"])).astype(np.int64),
+        )
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which transplants count, N×P."""
+        return (self.predictions >= 0) & (self.objects >= 0)
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """Which of them are predicted as the background's class, N×P."""
+        return self.counted & (self.predictions == self.labels[:, None])
+
+    def effects(self, classes: int) -> Floats:
+        """For each transplant: does it follow the background, more than objects do by themselves?
+
+        An object may be taken for class c wherever it lies: one like it, or one that the mask cut
+        away. So the share of transplants with the same object's class that are predicted as c on
+        backgrounds of all classes but c is taken off.
+
+        Args:
+            classes: K.
+
+        Returns:
+            N×P in [−1, 1]; NaN where it does not count.
+
+        Source:
+            A difference of two interventional means: do(background = c) against do(another).
+
+        Example:
+            >>> two = Transplants(np.array([0, 2]), np.array([[1], [1]]), np.array([[0], [1]]))
+            >>> two.effects(3).tolist()
+            [[1.0], [0.0]]
+        """
+        counted = self.counted
+        background = np.broadcast_to(self.labels[:, None], counted.shape)[counted]
+        objects, answers = self.objects[counted], self.predictions[counted]
+        shape = (classes, classes)
+        pairs, hits, own = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        np.add.at(pairs, (background, objects), 1)
+        # How often an object's class is answered with each class, on any background …
+        np.add.at(hits, (answers, objects), 1)
+        # … and on backgrounds of the class that is answered.
+        followed = answers == background
+        np.add.at(own, (background[followed], objects[followed]), 1)
+        elsewhere = pairs.sum(axis=0)[None] - pairs
+        usual = np.where(elsewhere > 0, (hits - own) / np.maximum(elsewhere, 1), 0.0)
+        found = np.full(counted.shape, np.nan)
+        found[counted] = followed - usual[background, objects]
+        return found
+
+
+def weigh_evidence(
+    edits: pd.DataFrame | None,
+    samples: pd.DataFrame,
+    classes: Sequence[str],
+    families: Sequence[str],
+    *,
+    seed: int,
+    clusters: Ids | None = None,
+) -> pa.Table:
+    """One row a class and family of masks.
+
+    Args:
+        edits: Rows of all edits; ``None`` where nothing was edited.
+        samples: All rows.
+        classes: Class names.
+        families: Names of the families, the main one first.
+        seed: Draws the bootstrap resamples.
+        clusters: Which cluster of near-duplicates each edited sample belongs to.
+
+    Returns:
+        A table with :data:`EVIDENCE_COLUMNS`.
+    """
+    rows = [
+        row
+        for place, family in enumerate(families)
+        for row in _family_rows(
+            edits, samples, classes, family, "" if place == 0 else f"{family}_", seed, clusters
+        )
+    ]
+    rows.sort(key=lambda row: int(str(row["label"])))
+    arrays = [
+        pa.array([row.get(c.name) for row in rows], c.type, from_pandas=True)
+        for c in EVIDENCE_COLUMNS
+    ]
+    return pa.table(arrays, schema=pa.schema([(c.name, c.type) for c in EVIDENCE_COLUMNS]))
+
+
+def _family_rows(
+    edits: pd.DataFrame | None,
+    samples: pd.DataFrame,
+    classes: Sequence[str],
+    family: str,
+    prefix: str,
+    seed: int,
+    clusters: Ids | None,
+) -> list[dict[str, object]]:
+    rate = f"{prefix}transplant_rate"
+    screened = samples.groupby("label", observed=True)[rate].mean() if rate in samples else None
+    rows: list[dict[str, object]] = [
+        {"label": label, "label_name": name, "family": family, "n": 0,
+         "feature_transplant_rate": None if screened is None else screened.get(label)}
+        for label, name in enumerate(classes)
+    ]  # fmt: skip
+    if edits is None or not len(edits):
+        return rows
+    found = Transplants.of(edits, prefix)
+    effects, counted, hits = found.effects(len(classes)), found.counted, found.hits
+    alone = np.stack(list(edits[f"{prefix}background_only_predictions"])).astype(np.int64)
+    enough = counted.sum(axis=1) >= _LEAST_COUNTED
+    for label in np.unique(found.labels[enough]).tolist():
+        own = (found.labels == label) & enough
+        rng = np.random.default_rng((seed, label))
+        rows[label] |= _class_row(effects[own], hits[own], counted[own])
+        rows[label] |= _interval(effects[own], rng, None if clusters is None else clusters[own])
+        rows[label]["background_only_rate"] = _share(alone[own] == label, alone[own] >= 0)
+    return rows
+
+
+def _class_row(
+    effects: Floats, hits: NDArray[np.bool_], counted: NDArray[np.bool_]
+) -> dict[str, object]:
+    decided = hits.sum(axis=1) >= DECIDES * counted.sum(axis=1)
+    n, k = len(decided), int(decided.sum())
+    interval = stats.binomtest(k, n).proportion_ci(method="exact")
+    return {
+        "n": n,
+        "pixel_transplant_rate": _share(hits, counted),
+        "effect": float(np.nanmean(effects, axis=1).mean()),
+        "decided_share": k / n,
+        "decided_share_low": float(interval.low),
+        "decided_share_high": float(interval.high),
+        **{
+            f"effect_{fill}": _mean(effects[:, place :: len(FILLS)])
+            for place, fill in enumerate(FILLS)
+        },
+    }
+
+
+def _interval(effects: Floats, rng: np.random.Generator, clusters: Ids | None) -> dict[str, object]:
+    mean = np.nanmean(effects, axis=1)[:, None]
+    low, high = bca_intervals(mean, rng, clusters=clusters).means[0]
+    return {"effect_low": float(low), "effect_high": float(high)}
+
+
+def _share(hits: NDArray[np.bool_], counted: NDArray[np.bool_]) -> float:
+    total = int(counted.sum())
+    return float((hits & counted).sum() / total) if total else np.nan
+
+
+def _mean(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else np.nan
