@@ -1,4 +1,4 @@
-"""``index.html``: the benchmark on one self-contained page."""
+"""``index.html``, the benchmark on one self-contained page, and ``results.md``, its short form."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Story:
 
 
 def write_page(folder: Path, story: Story, classes: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """Write the page.
+    """Write the page, and its tables as Markdown.
 
     Args:
         folder: Of the benchmark.
@@ -89,6 +89,49 @@ def write_page(folder: Path, story: Story, classes: pd.DataFrame, summary: pd.Da
         scores_picture=_inline(draw_scores(classes)),
     )
     write_atomically(folder / "index.html", page.encode())
+    write_atomically(folder / "results.md", as_markdown(story, classes, summary).encode())
+
+
+def as_markdown(story: Story, classes: pd.DataFrame, summary: pd.DataFrame) -> str:
+    """The result for a document.
+
+    Args:
+        story: What is told besides the tables.
+        classes: Rows of ``certify.parquet``.
+        summary: Rows of ``summary.parquet``.
+
+    Returns:
+        What it was run on, the headline, a table of cues and strengths, and what was missed.
+    """
+    settings = story.settings
+    lines = [
+        f"{len(story.accuracies)} models of `{settings.model}` on `{settings.dataset}`, "
+        f"{len(story.data.train):,} training and {len(story.data.test):,} test images, seeds: "
+        f"{settings.seeds}, masks: {settings.masks}. Base: {story.base}. Each model: "
+        f"{percent(settings.kept)} of the base, then {story.recipe}.",
+        "",
+        *(f"- {sentence}" for sentence in headline(summary)),
+        "",
+        "| cue | on | with cue | accuracy with / without | pull | score | accused |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['cue']} | {row['place']} | {percent(row['strength'])} "
+        f"| {percent(row['accuracy_with'])} / {percent(row['accuracy_without'])} "
+        f"| {number(row['pull'])} | {number(row['reliance'])} "
+        f"| {number(row['accused'], 0)} of {row['n']} |"
+        for row in planted_rows(classes)
+    ]
+    missed = missed_rows(classes)
+    if missed:
+        lines += ["", "| missed | cue | pull | score | verdict | why |"]
+        lines.append("| --- | --- | --- | --- | --- | --- |")
+    lines += [
+        f"| {row['case']} | {row['cue']} | {number(row['pull'])} | {number(row['reliance'])} "
+        f"| {row['verdict']} | {why_missed(row)} |"
+        for row in missed
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def headline(summary: pd.DataFrame) -> list[str]:

@@ -343,13 +343,13 @@ FAMILY_COLUMNS: tuple[Column, ...] = (
         for region in ("object", "near", "far")
     ),
     Column(name="transplant_rate", type=_F32, range="[0, 1]",
-           meaning="transplant_rate under its masks, with the same donors as far as their masks "
-           "have an object and a background.",
+           meaning="transplant_rate under its masks, with the first half of the donors as far as "
+           "their masks have an object and a background.",
            null_when=_NO_MODEL + ", its mask is empty or full" + _NO_TRANSPLANT
            + ", or no donor has such a mask"),
     Column(name="transplant_predictions", type=pa.list_(pa.int32()), range="up to 64 of [−1, K)",
            meaning="The prediction of each of its transplants in the order of transplant_objects; "
-           "−1 where the donor's mask is empty or full.", null_when="its transplant_rate is null"),
+           "−1 where the donor's mask is empty or full, and from the half on.", null_when="its transplant_rate is null"),
 )  # fmt: skip
 
 

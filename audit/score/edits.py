@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audit.score.filling import FILLS, clouds, hole, without
 from audit.score.masks import Family, Masks
-from audit.score.positions import scramble
+from audit.score.positions import of_other_classes, scramble
 
 # Transplants a sample under each family of masks: two with each fill.
 TRANSPLANTS = 2 * len(FILLS)
@@ -126,6 +126,17 @@ class EditBank:
             mean=mean.to(images.device),
             clouds=clouds(_FIELDS, size, seed).to(images.device),
             grain=grain.to(images.device),
+        )
+
+    def of_other_classes(self, index: Tensor, labels: Tensor) -> Tensor:
+        """For each sample the places of images of other classes, N×6."""
+        return of_other_classes(
+            index,
+            labels,
+            first=self.first,
+            count=self.count,
+            total=len(self.labels),
+            number=TRANSPLANTS,
         )
 
     def fill(self, kind: int, index: Tensor, other: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def is_kept(index: Tensor, share: float) -> Tensor:
 
 
 def of_other_classes(
-    index: Tensor, labels: Tensor, first: Tensor, count: Tensor, number: int
+    index: Tensor, labels: Tensor, *, first: Tensor, count: Tensor, total: int, number: int
 ) -> Tensor:
     """For each sample, places among items sorted by class that are not of its own class.
 
@@ -53,6 +53,7 @@ def of_other_classes(
         labels: int64, N; -1 where unknown.
         first: For each class its first item, int64, K.
         count: For each class how many items it has, int64, K.
+        total: How many items there are.
         number: P, how many to choose.
 
     Returns:
@@ -60,11 +61,11 @@ def of_other_classes(
         (but valid) where the label is unknown or no other class has items.
 
     Example:
-        >>> one_each = torch.tensor([0, 1]), torch.tensor([1, 1])
-        >>> of_other_classes(torch.tensor([5, 6]), torch.tensor([0, 1]), *one_each, 1).tolist()
+        >>> first, count = torch.tensor([0, 1]), torch.tensor([1, 1])
+        >>> of_other_classes(torch.tensor([5, 6]), torch.tensor([0, 1]),
+        ...     first=first, count=count, total=2, number=1).tolist()
         [[1], [0]]
     """
-    total = int(count.sum())
     own = labels.clamp_min(0)
     others = (total - count[own]).clamp_min(1)
     step = torch.arange(number, device=index.device)

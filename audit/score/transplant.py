@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.score.channels import LEAST_FAR, region_sums
-from audit.score.positions import scramble
+from audit.score.positions import of_other_classes
 
 # Less background than this, in cells, is rounding.
 _NOTHING = 1e-6
@@ -121,13 +121,14 @@ def choose_donors(index: Tensor, labels: Tensor, donors: Donors, partners: int) 
         Positions among the donors, int64, N×P; spread evenly over the donors of other classes.
         Meaningless (but valid) where the label is unknown or no other class has donors.
     """
-    own = labels.clamp_min(0)
-    own_first, own_count = donors.first[own], donors.count[own]
-    others = (len(donors.labels) - own_count).clamp_min(1)
-    step = torch.arange(partners, device=index.device)
-    place = (scramble(index)[:, None] + step * others[:, None] // partners) % others[:, None]
-    place = place + own_count[:, None] * (place >= own_first[:, None])
-    return place.clamp_max(len(donors.labels) - 1)
+    return of_other_classes(
+        index,
+        labels,
+        first=donors.first,
+        count=donors.count,
+        total=len(donors.labels),
+        number=partners,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ class Transplants:
             has donors.
         predictions: Prediction of each composite by family of masks, int64, F×N×P; -1 where there
             is no composite: as in ``objects``, or where the image has no background under this
-            family, or the donor no object.
+            family, or the donor no object, or a further family does not try this donor.
         rate: Share of a sample's composites that are predicted as its label, in [0, 1], F×N; NaN
             where it has none.
         far_rate: The same with the far background alone, under the main family, N.
@@ -189,6 +190,9 @@ def transplant(
     all cells but those that are far background here and not object there. Additively, the donor's
     object supplies its contributions and this image's background its own, with the head's biases.
 
+    Families after the first, and the variant with far background, try the first half of the donors:
+    a class's rate averages over all its samples.
+
     Args:
         head: Features to logits.
         features: ``A``, N×C×h×w.
@@ -228,16 +232,18 @@ def transplant(
     objects = donors.labels[chosen]
     has_donors = (labels >= 0)[:, None] & (objects != labels[:, None])
     counted = donors.valid[:, chosen] & has_donors & (amount > _NOTHING)[:, :, None]
-    predictions = torch.stack(
-        [
-            # What is unknown may be object, so it goes with it.
-            maker.predictions(maker.filled(weights, mean), grid_masks[chosen])
-            for weights, mean, grid_masks in zip(background, means, donors.grid_masks, strict=True)
-        ]
-    )
-    kept = 1 - far[0][:, None] * (1 - donors.grid_masks[0][chosen])
-    of_far = maker.predictions(maker.cells, kept)
-    far_counted = counted[0] & (far[0].sum(dim=(1, 2)) >= LEAST_FAR)[:, None]
+    few = -(-chosen.shape[1] // 2)
+    counted[1:, :, few:] = False
+    predictions = torch.full_like(objects, -1).repeat(len(background), 1, 1)
+    for number, (weights, mean) in enumerate(zip(background, means, strict=True)):
+        tried = chosen if number == 0 else chosen[:, :few]
+        # What is unknown may be object, so it goes with it.
+        base = maker.filled(weights, mean)
+        found = maker.predictions(base, donors.grid_masks[number], tried)
+        predictions[number, :, : tried.shape[1]] = found
+    kept = 1 - far[0][:, None] * (1 - donors.grid_masks[0][chosen[:, :few]])
+    of_far = maker.mixed(maker.cells, kept, chosen[:, :few])
+    far_counted = counted[0, :, :few] & (far[0].sum(dim=(1, 2)) >= LEAST_FAR)[:, None]
     if background_logits is None or donors.object_logits is None:
         additive = torch.full_like(amount[0], torch.nan)
     else:
@@ -257,7 +263,6 @@ class _Composites:
 
     def __init__(self, head: nn.Module, features: Tensor, donors: Donors, chosen: Tensor) -> None:
         self._head = head
-        self._chosen = chosen
         self._last = not donors.features.is_contiguous()
         self._donors = self._laid_out(donors.features)
         self.cells = self._laid_out(features)
@@ -279,20 +284,24 @@ class _Composites:
         fill = mean[:, None, None] if self._last else mean[:, :, None, None]
         return torch.lerp(fill, self.cells, self._over_channels(weights))
 
-    def predictions(self, base: Tensor, weights: Tensor) -> Tensor:
-        """What the head says of the base with a share N×P×h×w of each donor in it, N×P."""
+    def predictions(self, base: Tensor, grid_masks: Tensor, chosen: Tensor) -> Tensor:
+        """What the head says of the base with the objects D×h×w of chosen donors on it, N×P."""
+        return self.mixed(base, grid_masks[chosen], chosen)
+
+    def mixed(self, base: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """What the head says of the base with a share N×P×h×w of each chosen donor in it, N×P."""
         found = []
-        for chosen, share in zip(
-            self._chosen.T.split(self._at_once),
+        for places, share in zip(
+            chosen.T.split(self._at_once),
             weights.transpose(0, 1).split(self._at_once),
             strict=True,
         ):
-            donors, composites = self._room[:, : len(chosen)]
-            torch.index_select(self._donors, 0, chosen.flatten(), out=donors.flatten(0, 1))
+            donors, composites = self._room[:, : len(places)]
+            torch.index_select(self._donors, 0, places.flatten(), out=donors.flatten(0, 1))
             torch.lerp(base, donors, self._over_channels(share), out=composites)
             given = composites.flatten(0, 1)
             logits = self._head(given.permute(0, 3, 1, 2) if self._last else given)
-            found.append(logits.argmax(dim=1).unflatten(0, chosen.shape))
+            found.append(logits.argmax(dim=1).unflatten(0, places.shape))
         return torch.cat(found).T
 
 

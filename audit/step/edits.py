@@ -21,7 +21,6 @@ from audit.score.edits import (
 )
 from audit.score.filling import FILLS
 from audit.score.masks import Masks
-from audit.score.positions import of_other_classes
 
 
 def passes(families: int) -> int:
@@ -66,7 +65,7 @@ class EditStep(nn.Module):
             Columns of the rows: predictions -1 and probabilities NaN where an edit means nothing.
         """
         pixels, cuts, bank = images.float(), cutouts(masks), self._bank
-        others = of_other_classes(index, labels, bank.first, bank.count, TRANSPLANTS)
+        others = bank.of_other_classes(index, labels)
         same = of_same_class(index, labels, bank, len(FILLS))
         foreign = bank.labels[others] != labels[:, None]
         columns: dict[str, Tensor] = {

@@ -19,8 +19,10 @@ Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 _F64 = pa.float64()
 
-# A background decides alone where at least this share of an image's transplants follow it.
+# A background decides alone where at least this share of an image's transplants follow it, and at
+# least this share would not have followed another class's background.
 DECIDES = 0.8
+LEAST_OWN = 0.5
 # Fewer edited images than this are no evidence.
 LEAST_EDITED = 20
 # Fewer counted transplants of an image (of six) say nothing of it.
@@ -46,7 +48,8 @@ EVIDENCE_COLUMNS: tuple[Column, ...] = (
            null_when="n is below 2"),
     Column(name="decided_share", type=_F64, range="[0, 1]",
            meaning="Share of images whose background decides alone: at least 5 of 6 transplants "
-           "follow it, whatever the object.", null_when=_NO_EDITS),
+           "follow it, and half of them would not follow backgrounds of other classes.",
+           null_when=_NO_EDITS),
     Column(name="decided_share_low", type=_F64, range="[0, 1]",
            meaning="Lower end of its 95 % interval (Clopper–Pearson).", null_when=_NO_EDITS),
     Column(name="decided_share_high", type=_F64, range="[0, 1]", meaning="Upper end.",
@@ -211,13 +214,14 @@ def _family_rows(
 def _class_row(
     effects: Floats, hits: NDArray[np.bool_], counted: NDArray[np.bool_]
 ) -> dict[str, object]:
-    decided = hits.sum(axis=1) >= DECIDES * counted.sum(axis=1)
+    own = np.nanmean(effects, axis=1)
+    decided = (hits.sum(axis=1) >= DECIDES * counted.sum(axis=1)) & (own >= LEAST_OWN)
     n, k = len(decided), int(decided.sum())
     interval = stats.binomtest(k, n).proportion_ci(method="exact")
     return {
         "n": n,
         "pixel_transplant_rate": _share(hits, counted),
-        "effect": float(np.nanmean(effects, axis=1).mean()),
+        "effect": float(own.mean()),
         "decided_share": k / n,
         "decided_share_low": float(interval.low),
         "decided_share_high": float(interval.high),

@@ -92,6 +92,20 @@ def test_the_page_tells_it(benchmark: tuple[CertifySettings, Certificate]) -> No
         assert sentence in page
 
 
+def test_the_short_form_has_a_line_for_each_cue_and_strength(
+    benchmark: tuple[CertifySettings, Certificate],
+) -> None:
+    _, done = benchmark
+    lines = (done.path / "results.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("5 models of `cnn` on `demo`, 2,000 training and 80 test images")
+    rows = [line.split("|")[1:4] for line in lines if line.startswith(("| frame", "| object"))]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        [cue, place, strength]
+        for cue, place in (("object_colour", "object"), ("frame", "background"))
+        for strength in ("0%", "100%")
+    ]
+
+
 def test_names_of_classes_are_only_text(
     benchmark: tuple[CertifySettings, Certificate], tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from audit.score.edits import (
 )
 from audit.score.filling import FILLS
 from audit.score.masks import Family, Masks
-from audit.score.positions import of_other_classes, scramble
+from audit.score.positions import scramble
 
 LABELS = torch.tensor([2, 0, 1, 0, 2, 2])
 
@@ -56,7 +56,7 @@ def test_donors_are_of_other_classes_and_spread_evenly() -> None:
     found = bank()
     index = torch.arange(6000)
     labels = index % 3
-    chosen = of_other_classes(index, labels, found.first, found.count, 6)
+    chosen = found.of_other_classes(index, labels)
     assert bool((found.labels[chosen] != labels[:, None]).all())
     for own in range(3):
         often = torch.bincount(chosen[labels == own].flatten(), minlength=6)[found.labels != own]

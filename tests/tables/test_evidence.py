@@ -75,6 +75,7 @@ def test_an_object_that_is_taken_for_the_class_anywhere_is_no_effect() -> None:
     ).to_pandas()
     row = table[table["label"] == 0].iloc[0]
     assert row["pixel_transplant_rate"] == 1.0 and row["effect"] == 0.0
+    assert row["decided_share"] == 0.0, "nor do such backgrounds decide anything"
 
 
 def test_a_pull_is_measured_and_its_interval_holds_it() -> None:
