@@ -14,7 +14,7 @@ PACKAGE = Path(audit.__file__).parent
 ROOMS = (
     "errors", "config", "files", "devices", "usercode", "data", "masks", "models", "training",
     "cam", "explaining", "sanity",
-    "score", "step", "run", "tables", "report", "inputs", "pixels", "job", "certify",
+    "score", "step", "run", "tables", "report", "inputs", "pixels", "results", "job", "certify",
     "explain", "masking", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}

@@ -23,7 +23,7 @@ _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scipy")
 CODE_OF_ROWS = (
     "usercode.py", "data", "masks", "models", "cam", "explaining.py", "score", "run", "step",
 )  # fmt: skip
-CODE_OF_REPORTS = ("sanity.py", "tables", "report", "pixels.py", "job.py")
+CODE_OF_REPORTS = ("sanity.py", "tables", "report", "pixels.py", "results.py", "job.py")
 
 
 @cache

@@ -349,7 +349,8 @@ FAMILY_COLUMNS: tuple[Column, ...] = (
            + ", or no donor has such a mask"),
     Column(name="transplant_predictions", type=pa.list_(pa.int32()), range="up to 64 of [−1, K)",
            meaning="The prediction of each of its transplants in the order of transplant_objects; "
-           "−1 where the donor's mask is empty or full, and from the half on.", null_when="its transplant_rate is null"),
+           "−1 where the donor's mask is empty or full, and from the half on.",
+           null_when="its transplant_rate is null"),
 )  # fmt: skip
 
 

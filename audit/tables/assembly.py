@@ -60,14 +60,16 @@ def assemble(
     """
     classes, seed = setting.classes, setting.seed
     evidence = _weigh(samples, edits, setting)
+    properties = relate_properties(samples, classes, seed)
+    summary = summarise_classes(samples, classes, seed)
     tables = {
         "masks": compare_masks(samples, setting.families),
         "transplants": tabulate_transplants(samples, setting.families, classes),
         "evidence": evidence,
-        "classes": _judge(summarise_classes(samples, classes, seed), evidence, edits, setting),
+        "classes": _judge(summary, evidence, properties, edits, setting),
         "confusion": count_confusions(samples),
         "strata": summarise_strata(samples, classes, seed),
-        "properties": relate_properties(samples, classes, seed),
+        "properties": properties,
         "labels": find_suspects(samples, classes, majority_predictions(edits)),
         "channels": summarise_channels(samples, classes),
         "backgrounds": summarise_backgrounds(samples, classes, setting.grid, seed),
@@ -93,11 +95,21 @@ def _weigh(samples: pd.DataFrame, edits: pd.DataFrame | None, setting: Setting) 
 
 
 def _judge(
-    classes: pa.Table, evidence: pa.Table, edits: pd.DataFrame | None, setting: Setting
+    classes: pa.Table,
+    evidence: pa.Table,
+    properties: pa.Table,
+    edits: pd.DataFrame | None,
+    setting: Setting,
 ) -> pa.Table:
     """Add what pixels say of each class, and its verdict."""
     edited = summarise_edits(edits, setting.classes, setting.seed)
-    verdicts = judge_classes(classes, evidence.to_pandas(), edited, setting.trust)
+    verdicts = judge_classes(
+        classes,
+        evidence.to_pandas(),
+        edited,
+        setting.trust,
+        properties=properties.to_pandas(),
+    )
     for columns, rows in ((EDITED_COLUMNS, edited), (VERDICT_COLUMNS, verdicts)):
         for column in columns:
             values = [row.get(column.name) for row in rows]

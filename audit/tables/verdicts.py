@@ -76,6 +76,7 @@ def judge_classes(
     edited: Sequence[Mapping[str, object]],
     trust: MaskTrust,
     thresholds: Thresholds = THRESHOLDS,
+    properties: pd.DataFrame | None = None,
 ) -> list[dict[str, object]]:
     """Judge every class.
 
@@ -85,6 +86,7 @@ def judge_classes(
         edited: For each class the values of :data:`audit.tables.edited.EDITED_COLUMNS`.
         trust: What is known of the masks.
         thresholds: What separates.
+        properties: Rows of ``properties.parquet``.
 
     Returns:
         For each class the values of :data:`VERDICT_COLUMNS`.
@@ -95,13 +97,15 @@ def judge_classes(
     p = np.array([np.nan if row is None else row["p_class"] for row in tested])
     q = adjusted_p(p)
     screened = _screened(evidence, len(edited), thresholds)
-    rows = []
+    told = _told_apart(properties, thresholds)
+    rows: list[dict[str, object]] = []
     for row, found, own, q_value, stands_out in zip(
         classes.to_pylist(), tested, edited, q, screened, strict=True
     ):
         case = _Case(
             name=str(row["label_name"]), row=row, found=found, edited=own, q=float(q_value),
             stands_out=bool(stands_out), trust=trust, thresholds=thresholds,
+            told_by=told.get(len(rows)),
         )  # fmt: skip
         rows.append(case.verdict())
     return rows
@@ -131,8 +135,8 @@ def chance(evidence: pd.DataFrame, thresholds: Thresholds = THRESHOLDS) -> Float
         In [0, 1].
 
     Example:
-        >>> row = {"n": 100, "decided_share": 0.3, "effect": 0.3, "effect_low": 0.2,
-        ...     "effect_high": 0.4}
+        >>> row = {"family": "ellipse", "n": 100, "decided_share": 0.3, "effect": 0.3,
+        ...     "effect_low": 0.2, "effect_high": 0.4}
         >>> bool(chance(pd.DataFrame([row]))[0] < 1e-9)
         True
     """
@@ -142,8 +146,8 @@ def chance(evidence: pd.DataFrame, thresholds: Thresholds = THRESHOLDS) -> Float
     spread = (evidence["effect_high"] - evidence["effect_low"]).to_numpy(np.float64)
     # Where all images agree the bootstrap has no spread: one more image might differ.
     error = np.maximum(spread / (2 * stats.norm.ppf(0.975)), 1 / (n + 1))
-    excess = evidence["effect"].to_numpy(np.float64) - thresholds.clean_effect
-    by_effect = stats.norm.sf(excess / error)
+    reference = evidence["family"].map(thresholds.clean_effect_under).to_numpy(np.float64)
+    by_effect = stats.norm.sf((evidence["effect"].to_numpy(np.float64) - reference) / error)
     return np.minimum(1.0, 2 * np.minimum(by_share, by_effect))
 
 
@@ -167,6 +171,21 @@ def _screened(evidence: pd.DataFrame, classes: int, thresholds: Thresholds) -> F
     return stands
 
 
+def _told_apart(
+    properties: pd.DataFrame | None, thresholds: Thresholds
+) -> dict[int, tuple[str, float]]:
+    """For each class the property that tells it best from the others, if any does well."""
+    if properties is None:
+        return {}
+    told: dict[int, tuple[str, float]] = {}
+    for row in properties[properties["label"].notna()].to_dict("records"):
+        auc = max(row["label_auc"], 1 - row["label_auc"])
+        label = int(row["label"])
+        if auc >= thresholds.told_apart and auc > told.get(label, ("", 0.0))[1]:
+            told[label] = str(row["property"]), float(auc)
+    return told
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Case:
     """Everything that is known of one class."""
@@ -179,6 +198,7 @@ class _Case:
     stands_out: bool
     trust: MaskTrust
     thresholds: Thresholds
+    told_by: tuple[str, float] | None
 
     def verdict(self) -> dict[str, object]:
         kind = self._kind()
@@ -218,7 +238,7 @@ class _Case:
         assert self.found is not None
         limits = self.thresholds
         large = (
-            self.found["effect"] >= limits.least_effect
+            self.found["effect"] >= limits.least_effect_under(self.found["family"])
             or self.found["decided_share"] >= limits.least_decided
         )
         return self.q <= limits.error_rate and large and self._holds()
@@ -231,10 +251,14 @@ class _Case:
 
     def _worth_a_look(self) -> bool:
         assert self.found is not None
-        reference = self.thresholds.clean_effect
+        reference = self._reference()
         unsure = self.found["effect"] >= reference or self.found["p_class"] <= 0.05
         cleared = self.found["effect_high"] < reference
         return bool(unsure or self._needs_its_background() or (self.stands_out and not cleared))
+
+    def _reference(self) -> float:
+        assert self.found is not None
+        return self.thresholds.clean_effect_under(self.found["family"])
 
     def _needs_its_background(self) -> bool:
         low = self.edited.get("bg_gap_low")
@@ -268,7 +292,7 @@ class _Case:
         }[kind]
         if kind == SUSPECT and self._needs_its_background():
             lead = "Suspect: its objects are recognised less on other backgrounds."
-        elif kind == SUSPECT and shown["effect"] < self.thresholds.clean_effect:
+        elif kind == SUSPECT and shown["effect"] < self._reference():
             lead = "Suspect in feature space only; edited pixels do not confirm it."
         return f"{lead} {body}{self._gap()}"
 
@@ -311,6 +335,12 @@ class _Case:
             limits.append(
                 "Which part of the background it is, only the pictures tell; where masks cut the "
                 "object, its remains count as background."
+            )
+        if self.told_by is not None:
+            name, auc = self.told_by
+            limits.append(
+                f"The property {name} of whole images tells this class from the others (AUC "
+                f"{auc:.2f}); object and background share it, so it is not tested."
             )
         if self.trust.misfit:
             limits.append("The masks do not follow the edges of their images.")

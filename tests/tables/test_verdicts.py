@@ -97,6 +97,14 @@ def test_an_object_that_needs_its_background_is_a_suspicion() -> None:
         assert "80%" in found["verdict_text"] and "50%" in found["verdict_text"]
 
 
+def test_exact_masks_leave_less_to_doubt() -> None:
+    few = evidence_of(0, 0.16, 0.0)
+    assert judge([few, *CLEAN[1:]])[0]["verdict"] == CLEAR
+    assert judge([few | {"family": "dataset"}, *CLEAN[1:]])[0]["verdict"] == RELIES
+    slight = evidence_of(0, 0.08, 0.0, n=2000) | {"family": "dataset"}
+    assert judge([slight, *CLEAN[1:]])[0]["verdict"] == SUSPECT
+
+
 def test_one_fill_that_does_not_show_it_breaks_an_accusation() -> None:
     row = evidence_of(0, 0.6, 0.5, effect_mean=0.1)
     assert judge([row, *CLEAN[1:]])[0]["verdict"] == SUSPECT
@@ -145,6 +153,22 @@ def test_clean_classes_at_the_reference_are_rarely_accused() -> None:
         ]
         accused += sum(row["verdict"] == RELIES for row in judge(rows))
     assert accused / 2000 <= 0.05
+
+
+def test_a_property_that_tells_the_class_apart_is_named() -> None:
+    table = pa.table({"label_name": ["c0", "c1"], "mask_confidence": pa.array([0.6, 0.6])})
+    properties = pd.DataFrame(
+        {
+            "label": [None, 0, 0, 1],
+            "property": ["sharpness", "brightness", "sharpness", "sharpness"],
+            "label_auc": [np.nan, 0.87, 0.04, 0.6],
+        }
+    )
+    first, second = judge_classes(
+        table, pd.DataFrame(CLEAN[:2]), [{"n_edited": 100}] * 2, SURE, properties=properties
+    )
+    assert "sharpness" in first["verdict_limits"] and "0.96" in first["verdict_limits"]
+    assert "AUC" not in second["verdict_limits"]
 
 
 def test_verdicts_are_counted_gravest_first() -> None:
