@@ -2,6 +2,7 @@
 PYTHON  ?= python3
 DATASET ?= demo
 ARGS    ?=
+JOBS    ?= 2
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -44,8 +45,8 @@ certify: $(READY) ## Plant shortcuts, train on them, see what the audit finds
 train: $(READY) ## Train a classifier: make train DATASET=cifar10 MODEL=cnn DATA_ROOT=data
 	@$(BIN)/audit train $(TRAIN_FLAGS)
 
-test: $(DEV) ## Run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEV) ## Run all tests, JOBS=2 at a time
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 lint: $(DEV) ## Check style
 	$(BIN)/ruff check .

@@ -10,16 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from audit.config import AuditConfig, load_config
-from audit.errors import AuditError, OutputError, TooManyBadSamples, UsageError
+from audit.errors import OutputError, TooManyBadSamples, UsageError
 from audit.explaining import explainer_of
 from audit.files import remove_unfinished
 from audit.inputs import Opened, open_inputs
 from audit.models import describe, evaluation, plain_kernels
-from audit.pixels import look_again
+from audit.pixels import enough_memory, look_again
 from audit.results import conclude, prefixes_of
 from audit.run.engine import Auditor, evidence_share
 from audit.run.manifest import (
@@ -93,7 +92,8 @@ def run_audit(
 def _is_stale(manifest: dict[str, Any], config: AuditConfig) -> bool:
     """Whether a whole run lacks what is made of its rows."""
     other_code = manifest.get("report_code") != code_fingerprint(CODE_OF_REPORTS)
-    other_edits = manifest["config"].get("edits") != config.edits
+    # To ask for no edits is to be content with those that are there.
+    other_edits = config.edits not in ("none", manifest["config"].get("edits"))
     no_sanity = config.sanity and "sanity.parquet" not in manifest["files"]
     return other_code or other_edits or no_sanity
 
@@ -190,17 +190,10 @@ def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], open
         with Progress("masks", every, every - todo) as progress:
             auditor.families.fill(0, total, progress)
     done = total - sum(map(len, missing))
-    with Progress("audit", total, done) as progress:
-        try:
-            auditor.choose_donors(opened.config.seed)
-            for shard, table, summary in auditor.run_shards(missing, progress):
-                store.write(shard, table, summary)
-        except torch.OutOfMemoryError as error:
-            raise AuditError(
-                f"the device {opened.device} has too little memory for {auditor.batch_size} "
-                f"images of {opened.split.image_size[0]}×{opened.split.image_size[1]} at a time",
-                remedy="give a smaller --batch-size",
-            ) from error
+    with Progress("audit", total, done) as progress, enough_memory(opened, auditor):
+        auditor.choose_donors(opened.config.seed)
+        for shard, table, summary in auditor.run_shards(missing, progress):
+            store.write(shard, table, summary)
 
 
 def _refuse_bad_data(statuses: dict[str, int], problems: list[str], opened: Opened) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
+from audit.errors import AuditError
 from audit.inputs import Opened
 from audit.run.edits import PixelEditor, images_a_class
 from audit.run.engine import Auditor
@@ -34,21 +37,40 @@ def look_again(opened: Opened, auditor: Auditor, samples: pd.DataFrame) -> list[
     chosen = choose_edited(samples, opened.config.edits, opened.config.seed)
     rows = samples.set_index("index")
     predicted = rows.loc[chosen, "predicted"].to_numpy(np.int64, na_value=-1)
-    editor = PixelEditor(auditor, chosen, predicted, opened.config.seed)
+    a_class = images_a_class(len(opened.split.classes), opened.split.image_size)
+    bank = choose_bank(samples, a_class, opened.config.seed)
+    editor = PixelEditor(auditor, chosen, predicted, bank, opened.config.seed)
     store = PartStore(opened.folder / EDITS, editor.fingerprint(opened.fingerprint))
     shards = plan_shards(len(chosen), _SHARD)
     missing = [shard for shard in shards if store.verified(shard) is None]
     if missing:
-        a_class = images_a_class(len(opened.split.classes), opened.split.image_size)
-        editor.prepare(choose_bank(samples, a_class, opened.config.seed))
         done = len(chosen) - sum(map(len, missing))
-        with Progress("edits", len(chosen), done) as progress:
+        with Progress("edits", len(chosen), done) as progress, enough_memory(opened, auditor):
+            editor.prepare()
             for shard, table, summary in editor.run_shards(missing, progress):
                 store.write(shard, table, summary)
     store.verify_all(shards)
     names = store.names(shards)
     _remove_others(opened.folder / EDITS, names)
     return names
+
+
+@contextmanager
+def enough_memory(opened: Opened, auditor: Auditor) -> Iterator[None]:
+    """Say what helps where the device's memory does not suffice.
+
+    Raises:
+        AuditError: Then.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        height, width = opened.split.image_size
+        raise AuditError(
+            f"the device {opened.device} has too little memory for {auditor.batch_size} "
+            f"images of {height}×{width} at a time",
+            remedy="give a smaller --batch-size",
+        ) from error
 
 
 def _remove_others(folder: Path, names: Sequence[str]) -> None:

@@ -35,8 +35,9 @@ def _doctest_names(doctest_namespace: dict[str, Any], tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _few_threads() -> None:
+    # Two processes of one thread, or one of two.
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")

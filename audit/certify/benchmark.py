@@ -23,8 +23,9 @@ from audit.certify.page import Story, write_page
 from audit.certify.plan import CHECKS, Case, plan_cases
 from audit.certify.settings import CertifySettings
 from audit.certify.tables import CERTIFY_COLUMNS, SAMPLE_COLUMNS, as_table, class_rows, sample_rows
+from audit.certify.wording import plural, short_training
 from audit.devices import pick_device
-from audit.errors import ModelError
+from audit.errors import ConfigError, ModelError
 from audit.files import make_folder, remove_unfinished, write_atomically
 
 # Settings that do not decide a result, or are part of the name by themselves.
@@ -76,6 +77,12 @@ def certify(
         limit=settings.limit,
         train_limit=settings.train_limit,
     )
+    if "dataset" in settings.mask_sources and not data.exact:
+        raise ConfigError(
+            f"{settings.dataset} has no object masks",
+            expected="a dataset with masks for --masks dataset",
+            remedy="use --masks estimated",
+        )
     cases = plan_cases(
         settings.cues,
         settings.strengths,
@@ -85,7 +92,8 @@ def certify(
     )
     folder = make_folder(_folder_of(settings, data, identity))
     remove_unfinished(folder)
-    say(f"{len(cases)} models of {settings.model} on {settings.dataset}, in {folder}")
+    models = plural(len(cases), "model")
+    say(f"{models} of {settings.model} on {settings.dataset}, in {folder}")
     base = open_base(settings, data, folder, device)
     shop = Workshop(settings=settings, data=data, base=base, device=device, folder=folder)
     classes, samples, measured = _work(shop, cases, say)
@@ -99,20 +107,19 @@ def certify(
     for name, table in tables.items():
         _write_parquet(folder / f"{name}.parquet", table)
     recipe = schedule_of(settings, epochs=settings.epochs)
-    write_page(
-        folder,
-        Story(
-            settings=settings,
-            data=data,
-            test=shop.test,
-            base=base.source,
-            recipe=recipe.describe(),
-            accuracies={name: facts["accuracy_clean"] for name, facts in measured.items()},
-            refused=tuple(name for name in measured if name not in set(frames["certify"]["case"])),
-        ),
-        classes=frames["certify"],
-        summary=frames["summary"],
+    story = Story(
+        settings=settings,
+        data=data,
+        test=shop.test,
+        base=base.source,
+        recipe=recipe.describe(),
+        accuracies={name: facts["accuracy_clean"] for name, facts in measured.items()},
+        refused=tuple(name for name in measured if name not in set(frames["certify"]["case"])),
     )
+    write_page(folder, story, classes=frames["certify"], summary=frames["summary"])
+    warning = short_training(story.accuracies, frames["certify"])
+    if warning is not None:
+        say(warning)
     return Certificate(
         path=folder,
         classes=frames["certify"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from audit.tables.verdicts import RELIES, TOO_FEW
 
 # Cues that move other classes' answers by more than this are relied on.
 RELIED_ON = 0.2
+# The group that nobody may accuse, for its cue moves with the object.
+CONTROL = "cue on the object"
 
 _RESAMPLES = 2000
 _LEAST_FOR_CORRELATION = 10
@@ -43,6 +45,9 @@ SUMMARY_COLUMNS: tuple[Column, ...] = (
     Column(name="positive", type=pa.int64(), range="≥ 0",
            meaning="Of them, those relied on, accused, or otherwise positive.",
            null_when="it is a correlation"),
+    Column(name="not_tested", type=pa.int64(), range="≥ 0",
+           meaning="Further classes that are not counted: too few of their images were edited for "
+           "a verdict.", null_when="it is not a share of verdicts"),
 )  # fmt: skip
 
 
@@ -58,6 +63,7 @@ class Figure:
     high: float | None = None
     n: int
     positive: int | None = None
+    not_tested: int | None = None
 
 
 def summarise(classes: pd.DataFrame, samples: pd.DataFrame) -> pa.Table:
@@ -84,6 +90,11 @@ def summarise(classes: pd.DataFrame, samples: pd.DataFrame) -> pa.Table:
 def relied_on(classes: pd.DataFrame) -> pd.Series[bool]:
     """Which classes are relied on through a cue in the background, as measured."""
     return (classes["place"] == "background") & (classes["pull"] > RELIED_ON)
+
+
+def tested(classes: pd.DataFrame) -> pd.Series[bool]:
+    """Which classes got a verdict on evidence: the others can be neither accused nor spared."""
+    return classes["verdict"].notna() & (classes["verdict"] != TOO_FEW)
 
 
 def judged(classes: pd.DataFrame) -> pd.DataFrame:
@@ -113,33 +124,31 @@ def _class_figures(classes: pd.DataFrame) -> Iterator[Figure]:
 
 def _accusations(classes: pd.DataFrame) -> Iterator[Figure]:
     """How often classes are accused that must not be."""
-    # What could not be tested could not be accused.
-    told = classes[classes["verdict"].notna() & (classes["verdict"] != TOO_FEW)]
-    planted, clean = told[told["kind"] == "planted"], told[told["kind"] == "clean"]
+    planted = classes[classes["kind"] == "planted"]
     groups = {
-        "clean models": clean,
+        "clean models": classes[classes["kind"] == "clean"],
         "classes without cue in planted models": planted[planted["cue"].isna()],
-        "cue on the object": planted[planted["place"] == "object"],
+        CONTROL: planted[planted["place"] == "object"],
         "cue on object and background": planted[planted["place"] == "both"],
         "cue in the background, not relied on": planted[
             (planted["place"] == "background") & (planted["pull"] <= RELIED_ON)
         ],
     }
-    groups |= {kind.replace("_", " "): told[told["kind"] == kind] for kind in CHECKS}
+    groups |= {kind.replace("_", " "): classes[classes["kind"] == kind] for kind in CHECKS}
     for name, rows in groups.items():
-        if len(rows):
-            yield _share_figure("accused", name, rows["verdict"] == RELIES)
+        # That there is no negative control has to be told.
+        if len(rows) or name == CONTROL:
+            yield _accused_figure("accused", name, rows)
 
 
 def _detection(classes: pd.DataFrame) -> Iterator[Figure]:
     """How often a cue that is relied on is found, by cue and strength."""
     rows = classes[relied_on(classes) & (classes["kind"] == "planted")]
-    rows = rows[rows["verdict"].notna()]
     if len(rows):
-        yield _share_figure("found", "all cues", rows["verdict"] == RELIES)
+        yield _accused_figure("found", "all cues", rows)
     for cue, strength in rows[["cue", "strength"]].drop_duplicates().itertuples(index=False):
         some = rows[(rows["cue"] == cue) & (rows["strength"] == strength)]
-        yield _share_figure("found", cue, some["verdict"] == RELIES, strength)
+        yield _accused_figure("found", cue, some, strength)
 
 
 def _properties(classes: pd.DataFrame) -> Iterator[Figure]:
@@ -150,7 +159,8 @@ def _properties(classes: pd.DataFrame) -> Iterator[Figure]:
     groups["classes without cue"] = trained[trained["cue"].isna() | (trained["kind"] == "clean")]
     for name, rows in groups.items():
         if len(rows):
-            yield _share_figure("told by a property", name, rows["told_by"] != "")
+            hits = int((rows["told_by"] != "").sum())
+            yield _share_figure("told by a property", name, hits, len(rows))
 
 
 def _sample_figures(samples: pd.DataFrame) -> Iterator[Figure]:
@@ -207,15 +217,21 @@ def _auroc_figure(
     )  # fmt: skip
 
 
-def _share_figure(
-    measure: str, of: str, positive: pd.Series[bool], strength: float | None = None
+def _accused_figure(
+    measure: str, of: str, classes: pd.DataFrame, strength: float | None = None
 ) -> Figure:
-    hits, n = int(positive.sum()), len(positive)
+    """The share of accused classes among those that could be tested."""
+    known = classes[tested(classes)]
+    hits = int((known["verdict"] == RELIES).sum())
+    figure = _share_figure(measure, of, hits, len(known))
+    return replace(figure, strength=strength, not_tested=len(classes) - len(known))
+
+
+def _share_figure(measure: str, of: str, hits: int, n: int) -> Figure:
+    if not n:
+        return Figure(measure=measure, of=of, value=None, n=0, positive=0)
     low, high = clopper_pearson(hits, n)
-    return Figure(
-        measure=measure, of=of, strength=strength, value=hits / n, low=low, high=high, n=n,
-        positive=hits,
-    )  # fmt: skip
+    return Figure(measure=measure, of=of, value=hits / n, low=low, high=high, n=n, positive=hits)
 
 
 def _correlation_figure(

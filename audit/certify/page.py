@@ -10,15 +10,23 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from audit.certify.evaluation import RELIED_ON, figure_of, relied_on
+from audit.certify.evaluation import CONTROL, RELIED_ON, figure_of, relied_on, tested
 from audit.certify.known import Images, KnownData
-from audit.certify.plan import CHECKS
 from audit.certify.plants import CUES
 from audit.certify.plots import draw_cues, draw_scores
 from audit.certify.settings import CertifySettings
+from audit.certify.wording import (
+    NOTHING_LEARNT,
+    headline,
+    how_many_accused,
+    plural,
+    short_training,
+    singular,
+    why_missed,
+)
 from audit.files import write_atomically
 from audit.report.wording import number, percent
-from audit.tables.verdicts import MASK_LIMITED, RELIES, SUSPECT, TOO_FEW
+from audit.tables.verdicts import RELIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +74,26 @@ def write_page(folder: Path, story: Story, classes: pd.DataFrame, summary: pd.Da
         classes=story.data.classes,
         n_train=len(story.data.train),
         n_test=len(story.data.test),
-        exact=story.data.exact,
-        base=story.base,
-        recipe=story.recipe,
+        base=singular(story.base),
+        recipe=singular(story.recipe),
+        models=plural(len(story.accuracies), "model"),
+        exact_masks=story.data.exact and story.settings.mask_sources[0] in ("auto", "dataset"),
         accuracies=story.accuracies,
+        warning=short_training(story.accuracies, classes),
         refused=story.refused,
         relied_on=RELIED_ON,
+        nothing_learnt=None if _learnt(summary) else NOTHING_LEARNT,
         headline=headline(summary),
         cues=[(name, CUES[name].meaning, CUES[name].place) for name in story.settings.cues],
         found=_records(summary, "found"),
         told=_records(summary, "told by a property"),
-        accused=_records(summary, "accused"),
-        rankings=_records(summary, "class AUROC", "class AUROC by cue"),
-        samples=_records(summary, "sample AUROC, all", "sample AUROC, within planted classes"),
-        correlations=_records(
+        accused=[row | {"note": _note(row)} for row in _records(summary, "accused")],
+        rankings=_known(summary, "class AUROC", "class AUROC by cue"),
+        samples=_known(summary, "sample AUROC, all", "sample AUROC, within planted classes"),
+        correlations=_known(
             summary, "score and measured reliance", "clean: transplant_rate follows"
         ),
-        planted=planted_rows(classes),
+        planted=[row | {"accused": how_many_accused(row)} for row in planted_rows(classes)],
         missed=[row | {"why": why_missed(row)} for row in missed_rows(classes)],
         wrong=_wrong_rows(classes),
         cues_picture=_inline(draw_cues(story.test, story.settings.cues)),
@@ -104,13 +115,16 @@ def as_markdown(story: Story, classes: pd.DataFrame, summary: pd.DataFrame) -> s
         What it was run on, the headline, a table of cues and strengths, and what was missed.
     """
     settings = story.settings
+    warning = short_training(story.accuracies, classes)
+    sentences = [*([] if warning is None else [warning]), *headline(summary)]
     lines = [
-        f"{len(story.accuracies)} models of `{settings.model}` on `{settings.dataset}`, "
+        f"{plural(len(story.accuracies), 'model')} of `{settings.model}` on "
+        f"`{settings.dataset}`, "
         f"{len(story.data.train):,} training and {len(story.data.test):,} test images, seeds: "
-        f"{settings.seeds}, masks: {settings.masks}. Base: {story.base}. Each model: "
-        f"{percent(settings.kept)} of the base, then {story.recipe}.",
+        f"{settings.seeds}, masks: {settings.masks}. Base: {singular(story.base)}. Each model: "
+        f"{percent(settings.kept)} of the base, then {singular(story.recipe)}.",
         "",
-        *(f"- {sentence}" for sentence in headline(summary)),
+        *(f"- {sentence}" for sentence in sentences),
         "",
         "| cue | on | with cue | accuracy with / without | pull | score | accused |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -119,7 +133,7 @@ def as_markdown(story: Story, classes: pd.DataFrame, summary: pd.DataFrame) -> s
         f"| {row['cue']} | {row['place']} | {percent(row['strength'])} "
         f"| {percent(row['accuracy_with'])} / {percent(row['accuracy_without'])} "
         f"| {number(row['pull'])} | {number(row['reliance'])} "
-        f"| {number(row['accused'], 0)} of {row['n']} |"
+        f"| {how_many_accused(row)} |"
         for row in planted_rows(classes)
     ]
     missed = missed_rows(classes)
@@ -132,46 +146,6 @@ def as_markdown(story: Story, classes: pd.DataFrame, summary: pd.DataFrame) -> s
         for row in missed
     ]
     return "\n".join(lines) + "\n"
-
-
-def headline(summary: pd.DataFrame) -> list[str]:
-    """The result in a few sentences.
-
-    Args:
-        summary: Rows of ``summary.parquet``.
-
-    Returns:
-        Sentences; those whose figure is missing are left out.
-    """
-    told = []
-    ranking = figure_of(summary, "class AUROC", "reliance")
-    if ranking is not None and pd.notna(ranking["value"]):
-        told.append(
-            f"Classes that a model relies on through their background are ranked above the "
-            f"others with AUROC {_with_interval(ranking)} ({ranking['positive']:.0f} of "
-            f"{ranking['n']} classes of all models)."
-        )
-    found = figure_of(summary, "found", "all cues")
-    if found is not None:
-        told.append(f"Found: {found['positive']:.0f} of {found['n']} such classes.")
-    for of, words in (
-        ("clean models", "classes of clean models"),
-        ("classes without cue in planted models", "classes without a cue in planted models"),
-        ("cue on the object", "classes whose cue lies on the object"),
-    ):
-        wrong = figure_of(summary, "accused", of)
-        if wrong is not None:
-            told.append(
-                f"Accused wrongly: {wrong['positive']:.0f} of {wrong['n']} {words} "
-                f"(at most {percent(wrong['high'], 1)}, 95 % bound)."
-            )
-    checks = [figure_of(summary, "accused", kind.replace("_", " ")) for kind in CHECKS]
-    counted = [check for check in checks if check is not None]
-    if counted:
-        wrong_n = sum(int(check["positive"]) for check in counted)
-        total = sum(int(check["n"]) for check in counted)
-        told.append(f"Networks and masks that know nothing: {wrong_n} of {total} classes accused.")
-    return told
 
 
 def describe(path: Path, classes: pd.DataFrame, summary: pd.DataFrame, seconds: float) -> str:
@@ -188,16 +162,16 @@ def describe(path: Path, classes: pd.DataFrame, summary: pd.DataFrame, seconds: 
     """
     lines = [
         "",
-        f"{'cue':<14} {'on':<10} {'with cue':>8} {'pull':>6} {'score':>6} {'accused':>8}",
+        f"{'cue':<14} {'on':<10} {'with cue':>8} {'pull':>6} {'score':>6} {'accused':>10}",
     ]
     for row in planted_rows(classes):
-        accused = f"{number(row['accused'], 0)} of {row['n']}"
+        accused = how_many_accused(row)
         lines.append(
             f"{row['cue']:<14} {row['place']:<10} {percent(row['strength']):>8} "
-            f"{number(row['pull']):>6} {number(row['reliance']):>6} {accused:>8}"
+            f"{number(row['pull']):>6} {number(row['reliance']):>6} {accused:>10}"
         )
-    models = classes["case"].nunique()
-    lines += ["", *headline(summary), "", f"{models} models, {seconds:.0f} s"]
+    models = plural(classes["case"].nunique(), "model")
+    lines += ["", *headline(summary), "", f"{models}, {seconds:.0f} s"]
     return "\n".join([*lines, f"Report: {path / 'index.html'}", f"Tables: {path}"])
 
 
@@ -206,6 +180,7 @@ def planted_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
     rows = classes[classes["cue"].notna() & classes["kind"].isin(["planted", "clean"])]
     rows = rows.assign(
         accused=(rows["verdict"] == RELIES).astype(float),
+        tested=tested(rows).astype(int),
         told=(rows["told_by"] != "").astype(float),
     )
     order = {cue: place for place, cue in enumerate(CUES)}
@@ -218,6 +193,7 @@ def planted_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
         transplant_rate=("transplant_rate", "mean"),
         background_share=("background_share", "mean"),
         accused=("accused", "sum"),
+        tested=("tested", "sum"),
         told=("told", "sum"),
     )
     told = told.reset_index()
@@ -226,24 +202,9 @@ def planted_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def missed_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
-    """Classes that are relied on through their background and were not accused."""
-    wanted = relied_on(classes) & (classes["kind"] == "planted") & classes["verdict"].notna()
+    """Classes that are relied on through their background and were not accused, or not tested."""
+    wanted = relied_on(classes) & (classes["kind"] == "planted")
     return list(classes[wanted & (classes["verdict"] != RELIES)].to_dict("records"))  # type: ignore[arg-type]
-
-
-def why_missed(row: dict[str, Any]) -> str:
-    """Why an audit may have missed a class, from its own numbers."""
-    if row["verdict"] == TOO_FEW:
-        return "too few images of the class could be edited"
-    if row["verdict"] == MASK_LIMITED:
-        return "the masks are not trusted enough: they may count the cue as object"
-    if row["verdict"] == SUSPECT:
-        return "suspected, but edited pixels do not make it certain"
-    if pd.notna(row["reliance"]) and row["reliance"] > RELIED_ON / 2:
-        return "the effect on edited pixels is below what an accusation needs"
-    if row["cue"] == "texture":
-        return "a transplanted object brings a border of its own background along"
-    return "under every family of masks the cue counts as object, so it moves with the object"
 
 
 def _wrong_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
@@ -252,16 +213,30 @@ def _wrong_rows(classes: pd.DataFrame) -> list[dict[str, Any]]:
     return list(classes[wrong].to_dict("records"))  # type: ignore[arg-type]
 
 
+def _learnt(summary: pd.DataFrame) -> bool:
+    """Whether any planted model relies on a cue in the background."""
+    return figure_of(summary, "found", "all cues") is not None
+
+
+def _note(row: dict[str, Any]) -> str:
+    """What has to be known of a group's share of wrong accusations."""
+    notes = ["the negative control"] if row["of"] == CONTROL else []
+    if not row["n"]:
+        notes.append("could not be tested" if row["not_tested"] else "none was planted")
+    return ", ".join(notes)
+
+
+def _known(summary: pd.DataFrame, *measures: str) -> list[dict[str, Any]]:
+    """Figures of which at least one could be computed, else none."""
+    rows = _records(summary, *measures)
+    return rows if any(pd.notna(row["value"]) for row in rows) else []
+
+
 def _records(summary: pd.DataFrame, *measures: str) -> list[dict[str, Any]]:
     return list(summary[summary["measure"].isin(measures)].to_dict("records"))  # type: ignore[arg-type]
 
 
-def _with_interval(figure: dict[str, Any]) -> str:
-    if pd.isna(figure["low"]):
-        return number(figure["value"], 3)
-    ends = f"{number(figure['low'], 3)} to {number(figure['high'], 3)}"
-    return f"{number(figure['value'], 3)} (95 % interval {ends})"
-
-
-def _inline(picture: bytes) -> str:
+def _inline(picture: bytes | None) -> str | None:
+    if picture is None:
+        return None
     return "data:image/png;base64," + base64.b64encode(picture).decode()

@@ -44,36 +44,39 @@ def draw_cues(test: Images, cues: tuple[str, ...]) -> bytes:
     return _png(figure)
 
 
-def draw_scores(classes: pd.DataFrame) -> bytes:
+def draw_scores(classes: pd.DataFrame) -> bytes | None:
     """The audit's score against what was measured, one dot a class.
 
     Args:
         classes: Rows of ``certify.parquet``.
 
     Returns:
-        A PNG.
+        A PNG; ``None`` where no class with a cue has a score.
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
     trained = classes[classes["kind"].isin(["planted", "clean"]) & classes["reliance"].notna()]
     planted = trained[trained["pull"].notna()]
+    if planted.empty:
+        return None
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for place, colour in _COLOURS.items():
         some = planted[planted["place"] == place]
+        if some.empty:
+            continue
         left.scatter(some["pull"], some["reliance"], s=22, color=colour, label=f"cue on {place}",
                      alpha=0.8)  # fmt: skip
     left.axvline(RELIED_ON, color="#777777", linewidth=0.8, linestyle=":")
     left.set(xlabel="measured reliance (pull)", ylabel="audit's score (reliance)",
              title="Classes with a cue")  # fmt: skip
     left.legend()
-    _draw_by_strength(right, classes)
+    _draw_by_strength(right, trained)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return _png(figure)
 
 
-def _draw_by_strength(axes: Axes, classes: pd.DataFrame) -> None:
+def _draw_by_strength(axes: Axes, rows: pd.DataFrame) -> None:
     """The mean score of each cue's classes against strength, and of classes without a cue."""
-    rows = classes[classes["kind"].isin(["planted", "clean"]) & classes["reliance"].notna()]
     for cue in rows["cue"].dropna().unique():
         means = rows[rows["cue"] == cue].groupby("strength")["reliance"].mean()
         place = CUES[cue].place
@@ -86,8 +89,10 @@ def _draw_by_strength(axes: Axes, classes: pd.DataFrame) -> None:
             linestyle="-" if place == "background" else "--",
         )
     bare = rows[rows["cue"].isna()].groupby("strength")["reliance"].max()
-    axes.plot(bare.index * 100, bare.to_numpy(), color="black", linewidth=1, linestyle=":",
-              label="highest class without cue")  # fmt: skip
+    if len(bare):
+        # One strength makes no line.
+        axes.plot(bare.index * 100, bare.to_numpy(), color="black", linewidth=1, linestyle=":",
+                  marker=".", label="highest class without cue")  # fmt: skip
     axes.set(xlabel="images of the class with the cue, %", ylabel="audit's score (reliance)",
              title="Score by strength")  # fmt: skip
     axes.legend(fontsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from audit.certify.plants import CUES, cue_named
-from audit.config import Triple
+from audit.config import AuditConfig, Triple
 from audit.errors import ConfigError
 from audit.models.architectures import ARCHITECTURES
 
 # Most test images for data that is not small by itself.
 _LIMIT, _TRAIN_LIMIT = 2000, 20_000
+
+_PERCENT = re.compile(r"[0-9]{1,3}")
+_PERCENTS = "whole percents from 0 to 100, with commas"
 
 
 class CertifySettings(BaseModel):
@@ -64,17 +68,39 @@ class CertifySettings(BaseModel):
     device: str = "auto"
     out: Path = Path("reports")
 
-    @field_validator("cues", "strengths", mode="before")
+    @property
+    def mask_sources(self) -> tuple[str, ...]:
+        """Where object masks come from; scores rest on the first."""
+        return _parts(self.masks)
+
+    @field_validator("cues", mode="before")
     @classmethod
-    def _read_list(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    def _read_cues(cls, value: Any) -> Any:
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("strengths", mode="before")
+    @classmethod
+    def _read_strengths(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = _parts(value)
+        if not all(_PERCENT.fullmatch(part) for part in parts):
+            raise ValueError(_PERCENTS)
+        return [int(part) for part in parts]
 
     @field_validator("strengths")
     @classmethod
     def _check_strengths(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not all(0 <= strength <= 100 for strength in value):
-            raise ValueError("whole percents from 0 to 100, with commas")
+            raise ValueError(_PERCENTS)
         return tuple(sorted(set(value)))
+
+    @field_validator("masks")
+    @classmethod
+    def _check_masks(cls, value: str) -> str:
+        # The audit reads them from this text; what it would refuse is refused before any training.
+        AuditConfig._check_masks(_parts(value))
+        return value
 
     @field_validator("cues")
     @classmethod
@@ -94,6 +120,10 @@ class CertifySettings(BaseModel):
         if value not in ARCHITECTURES:
             raise ValueError(" | ".join(ARCHITECTURES) + ", which can be trained here")
         return value
+
+
+def _parts(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(","))
 
 
 def load_settings(flags: Mapping[str, Any]) -> CertifySettings:

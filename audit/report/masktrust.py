@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from audit.report.wording import number
 from audit.tables.classes import CONFIDENT_MASK
 
 
@@ -35,6 +38,9 @@ MEASURED = {
 
 # Verdicts of the check whether masks lie where the images' edges are.
 MISFITS = ("other placement fits better", "no fit")
+
+# From this median |rank correlation| within classes on, the background share depends on the size.
+DEPENDS = 0.25
 
 CAUTIONS = {
     "box": "A box is no outline: how much of it is object is known on average only, and whether "
@@ -76,8 +82,39 @@ def mask_view(facts: dict[str, Any], masks: pd.DataFrame) -> dict[str, Any]:
         "scored": scored,
         "threshold": CONFIDENT_MASK,
         "rows": masks.to_dict("records"),
+        "within_classes": within_classes,
         "check": facts["mask_check"],
         "fallbacks": {
             name: count for name, count in totals["mask_sources"].items() if name != family
         },
+    }
+
+
+def within_classes(classes: Sequence[Mapping[Any, Any]]) -> dict[str, Any] | None:
+    """How far the background share depends on the object's size within single classes.
+
+    Over all images this can be hidden: classes of small objects may have small shares.
+
+    Args:
+        classes: Rows of ``classes.parquet``.
+
+    Returns:
+        ``range``, the least and the largest ``area_correlation`` as text; ``depends``, whether the
+        median of their magnitudes is at least :data:`DEPENDS`; ``falls``, whether all are below 0.
+        ``None`` where no class has one.
+
+    Example:
+        >>> found = within_classes([{"area_correlation": -0.3}, {"area_correlation": -0.68}])
+        >>> found["range"], found["depends"], found["falls"]
+        ('-0.68 to -0.30', True, True)
+    """
+    given = [row["area_correlation"] for row in classes]
+    known = [float(value) for value in given if pd.notna(value)]
+    if not known:
+        return None
+    low, high = number(min(known)), number(max(known))
+    return {
+        "range": low if low == high else f"{low} to {high}",
+        "depends": bool(np.median(np.abs(known)) >= DEPENDS),
+        "falls": max(known) < 0,
     }

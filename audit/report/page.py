@@ -62,6 +62,7 @@ def write_page(folder: Path, *, facts: dict[str, Any], tables: dict[str, pd.Data
         tested=bool(ranked["reliance"].notna().any()),
         relies=_of_verdict(ranked, RELIES),
         suspects=_of_verdict(ranked, SUSPECT),
+        edited=int(ranked["n_edited"].sum()),
         unjudged=int(ranked["verdict"].isin([MASK_LIMITED, TOO_FEW]).sum()),
         trust=facts["totals"]["trust"],
         confounders=found[:_FINDINGS],

@@ -237,7 +237,7 @@ def _channel_tile(
         captions=[
             Caption(text=f"adds {number(supplied)} logits from far"),
             Caption(text=what),
-            _prediction(sample),
+            *_answer(sample),
             Caption(text=str(sample["sample_id"]), colour=FAINT),
         ],
     )
@@ -258,7 +258,16 @@ def _under_map(image: Picture, values: NDArray[np.generic], grid: tuple[int, int
     return fit(overlay(image, enlarge_map(values, grid, image.shape[:2])))
 
 
+def _answer(sample: pd.Series) -> list[Caption]:
+    """The prediction, and the label where that is another."""
+    shown = [_prediction(sample)]
+    if shown[0].colour == BAD:
+        shown.append(Caption(text=f"label: {sample['label_name']}", colour=BAD))
+    return shown
+
+
 def _prediction(sample: pd.Series) -> Caption:
-    right = bool(sample["correct"]) if pd.notna(sample["correct"]) else False
     text = f"model: {sample['predicted_name']} {percent(sample['confidence'])}"
-    return Caption(text=text, colour=GOOD if right else BAD)
+    if pd.isna(sample["correct"]):
+        return Caption(text=text)
+    return Caption(text=text, colour=GOOD if sample["correct"] else BAD)

@@ -13,6 +13,8 @@ from audit.tables.totals import rank_classes
 from audit.tables.verdicts import RELIES, SUSPECT
 
 _CLASSES = 3
+# Longer names are cut.
+_LONGEST_NAME = 60
 # Classes named of each verdict.
 _MOST_NAMED = 10
 
@@ -51,7 +53,7 @@ def _verdicts(ranked: pd.DataFrame) -> list[str]:
     if ranked["reliance"].isna().all():
         shown = [f"   {_one_line(row['label_name'])}: {_screened(row)}"
                  for _, row in ranked[:_CLASSES].iterrows()]  # fmt: skip
-        return ["Nothing was tested in pixels, so no class is accused or cleared. Highest in",
+        return [f"{_too_little(int(ranked['n_edited'].sum()))} Highest in",
                 "feature space, where a high rate is a reason to look, no proof:",
                 *shown]  # fmt: skip
     lines = []
@@ -67,21 +69,29 @@ def _verdicts(ranked: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _too_little(edited: int) -> str:
+    if not edited:
+        return "Nothing was tested in pixels, so no class is accused or cleared."
+    return f"{edited:,} images were tested in pixels, too few of any class for a verdict."
+
+
 def _tested(row: pd.Series) -> str:
     return (
         f"{_one_line(row['label_name'])}: its background moves {points(row['reliance'])} of the "
         f"answers ({points(row['reliance_low'])} to {points(row['reliance_high'])}, "
-        f"{row['reliance_family']} masks), accuracy {percent(row['accuracy'])}, n = {row['n']:,}"
+        f"{row['n_edited']:,} of {row['n']:,} images, {row['reliance_family']} masks), "
+        f"accuracy {percent(row['accuracy'])}"
     )
 
 
 def _screened(row: pd.Series) -> str:
-    return f"transplant rate {percent(row['transplant_rate'])}, n = {row['n']:,}"
+    return f"transplant rate {percent(row['transplant_highest'])}, n = {row['n']:,}"
 
 
 def _one_line(name: object) -> str:
     """A class name for a terminal: no control characters."""
-    return "".join(c if c.isprintable() else "�" for c in str(name))
+    text = "".join(c if c.isprintable() else "�" for c in str(name))
+    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
 
 
 def _why_not(statuses: dict[str, int]) -> str:

@@ -138,7 +138,8 @@ def sheet(title: str, subtitle: str, rows: Sequence[Row], legend: str) -> bytes:
             _draw_tile(canvas, tile, (MARGIN + place * (tile_width + 2 * GAP), top + TITLE_ROW))
     _draw_legend(canvas, legend)
     buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
+    # A tenth larger than at the default of 6, in less than half the time.
+    canvas.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 

@@ -35,29 +35,33 @@ class PixelEditor:
         auditor: Fetches samples with their masks, and holds the classifier.
         chosen: Positions in the split, ascending.
         predicted: What the classifier says of each.
-        seed: Chooses the images that pictures are edited with, and the fields of noise.
+        bank: Positions of samples of all classes to take objects and backgrounds from.
+        seed: Chooses the fields of noise.
     """
 
     def __init__(
-        self, auditor: Auditor, chosen: NDArray[np.int64], predicted: NDArray[np.int64], seed: int
+        self,
+        auditor: Auditor,
+        chosen: NDArray[np.int64],
+        predicted: NDArray[np.int64],
+        bank: NDArray[np.int64],
+        seed: int,
     ) -> None:
         self._auditor = auditor
         self._chosen = chosen
         self._predicted = predicted
+        self._bank = bank
         self._seed = seed
         self._step: EditStep | None = None
 
     def fingerprint(self, of_run: str) -> str:
         """Of these edits within a run."""
-        return hashlib.sha256(of_run.encode() + self._chosen.tobytes()).hexdigest()
+        parts = (self._chosen.tobytes(), self._bank.tobytes())
+        return hashlib.sha256(b"|".join((of_run.encode(), *parts))).hexdigest()
 
-    def prepare(self, candidates: NDArray[np.int64]) -> None:
-        """Make the bank.
-
-        Args:
-            candidates: Positions of samples of all classes to take objects and backgrounds from.
-        """
-        batches = list(self._auditor.batches(candidates.tolist()))
+    def prepare(self) -> None:
+        """Make the bank."""
+        batches = list(self._auditor.batches(self._bank.tolist()))
         explainer = self._auditor.step.explainer
         bank = EditBank.of(
             torch.cat([masked.index for masked in batches]),

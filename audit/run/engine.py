@@ -164,12 +164,14 @@ class Auditor:
             usable = inside.any(dim=1) & ~inside.all(dim=1) & (masked.given == status_code("ok"))
             keep = _first_of_each(masked.labels.cpu(), usable.cpu(), taken, wanted)
             if len(keep):
-                features.append(self.step.features(masked.images[keep]))
+                found = self.step.features(masked.images[keep])
+                finite = found.isfinite().flatten(1).all(dim=1)
                 of_kept, fine = self.step.donor_masks(masked.masks.take(keep))
-                grid_masks.append(of_kept)
-                valid.append(fine)
-                labels.append(masked.labels[keep])
-        if features:
+                features.append(found[finite])
+                grid_masks.append(of_kept[:, finite])
+                valid.append(fine[:, finite])
+                labels.append(masked.labels[keep][finite])
+        if sum(map(len, features)):
             self.step.take_donors(
                 torch.cat(features),
                 torch.cat(grid_masks, dim=1),

@@ -216,10 +216,11 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
     Column(name="residual_logit", type=_F32, range="logits; 0 for piecewise-linear heads",
            meaning="What the other five leave unexplained.", null_when=_NO_MASK),
     Column(name="object_pred", type=pa.int32(), range="[0, K)",
-           meaning="Class with the largest contribution from the object.", null_when=_NO_MASK),
+           meaning="Class with the largest contribution from the object.",
+           null_when=_NO_MASK + ", or the object supplies nothing to any"),
     Column(name="background_pred", type=pa.int32(), range="[0, K)",
            meaning="Class with the largest contribution from the background (near and far).",
-           null_when=_NO_MASK),
+           null_when=_NO_MASK + ", or the background supplies nothing to any"),
     Column(name="reason", type=_NAME, range="object, background, both, neither",
            meaning="Which regions alone point to the target: object (object_pred is the target, "
            "background_pred is not), background (the other way round), both, neither.",

@@ -13,6 +13,9 @@ from audit.score.prediction import Prediction
 from audit.score.reason import find_reasons
 from audit.score.transplant import Transplants
 
+# Contributions that differ by less, in logits, are rounding.
+_NOTHING = 1e-6
+
 
 def overlap_of(masks: Masks, family: Family) -> Tensor:
     """Overlap of a family's masks with the main ones, over what both know."""
@@ -87,8 +90,8 @@ def contribution_columns(
         "unknown_logit": of(targets, parts.unknown),
         "bias_logit": of(targets, parts.bias),
         "residual_logit": of(targets, parts.residual),
-        "object_pred": parts.object.argmax(dim=1),
-        "background_pred": parts.background.argmax(dim=1),
+        "object_pred": _pointed_to(parts.object),
+        "background_pred": _pointed_to(parts.background),
         "alt_object_logit": of(alt, parts.object),
         "alt_near_logit": of(alt, parts.near),
         "alt_far_logit": of(alt, parts.far),
@@ -111,6 +114,12 @@ def transplant_columns(carried: Transplants) -> dict[str, Tensor]:
         "transplant_objects": carried.objects,
         "transplant_predictions": carried.predictions[0],
     }
+
+
+def _pointed_to(supplied: Tensor) -> Tensor:
+    """The class with the largest contribution; -1 where a region supplies nothing to any."""
+    silent = supplied.amax(dim=1) - supplied.amin(dim=1) <= _NOTHING
+    return torch.where(silent, -1, supplied.argmax(dim=1))
 
 
 def scaled(name: str, maps: Tensor) -> dict[str, Tensor]:

@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.integer[Any]]
 
-# By default so many samples in all, or this share of the split where that is more …
+# By default at least so many samples in all, or this share of the split …
 LEAST_IN_ALL = 1000
 SHARE = 0.1
+# What a verdict needs of each class, and some that masks may make unusable.
+ENOUGH = 25
+# The budget reaches for all classes, up to so many samples in all or that share.
+MOST_FOR_ALL = 5000
 # … and not more of one class: enough to tell a rate of 50 % from one of 30 %.
 MOST_A_CLASS = 100
 
@@ -44,7 +48,7 @@ def is_rate(name: str) -> bool:
 
 
 def choose_edited(samples: pd.DataFrame, edits: str | int, seed: int) -> NDArray[np.int64]:
-    """Stratify: half of the budget evenly over the classes, half where feature space is highest.
+    """Stratify: what a verdict needs of each class, then more where feature space is highest.
 
     Within a class samples are drawn at random, so a class's share stands for the class.
 
@@ -59,9 +63,9 @@ def choose_edited(samples: pd.DataFrame, edits: str | int, seed: int) -> NDArray
     Example:
         >>> rows = pd.DataFrame({"index": range(8), "label": [0, 1] * 4, "status": "ok",
         ...     "transplant_rate": [0.0, 1.0] * 4})
-        >>> chosen = choose_edited(rows, 4, 0)
+        >>> chosen = choose_edited(rows, 5, 0)
         >>> [int((chosen % 2 == label).sum()) for label in (0, 1)]
-        [1, 3]
+        [1, 4]
     """
     usable = samples[(samples["status"] == "ok") & samples["label"].notna()]
     if edits == "none" or usable.empty:
@@ -69,8 +73,8 @@ def choose_edited(samples: pd.DataFrame, edits: str | int, seed: int) -> NDArray
     if edits == "all":
         return np.sort(usable["index"].to_numpy(np.int64))
     automatic = not isinstance(edits, int)
-    budget = max(LEAST_IN_ALL, int(SHARE * len(samples))) if automatic else int(edits)
     sizes = usable.groupby("label", observed=True).size()
+    budget = _automatic(len(samples), len(sizes)) if automatic else int(edits)
     ranked = (
         feature_space_rates(usable)
         .reindex(sizes.index)
@@ -88,16 +92,22 @@ def choose_edited(samples: pd.DataFrame, edits: str | int, seed: int) -> NDArray
     return np.sort(np.concatenate(chosen))
 
 
+def _automatic(samples: int, classes: int) -> int:
+    """The default budget."""
+    return max(LEAST_IN_ALL, int(SHARE * samples), min(MOST_FOR_ALL, ENOUGH * classes))
+
+
 def _allot(sizes: Counts, budget: int, most: int) -> Counts:
-    """Samples of each class; classes come with the highest rate first."""
-    even = np.minimum(sizes, min(most, max(1, budget // (2 * len(sizes)))))
-    # With more classes than samples to give, the first classes get them.
-    even = np.where(np.cumsum(even) <= budget, even, 0)
-    room = np.minimum(sizes, most) - even
-    left = budget - int(even.sum())
-    # What is left goes to the first classes until each is full.
-    further = np.clip(left - (np.cumsum(room) - room), 0, room)
-    return even + further
+    """Samples of each class; classes come with the highest rate first.
+
+    Each gets what a verdict needs, as long as the budget lasts; what is left goes to the first.
+    """
+    needed = np.minimum(sizes, ENOUGH)
+    before = np.cumsum(needed) - needed
+    given = np.clip(budget - before, 0, needed)
+    room = np.minimum(sizes, most) - given
+    left = budget - int(given.sum())
+    return given + np.clip(left - (np.cumsum(room) - room), 0, room)
 
 
 def choose_bank(samples: pd.DataFrame, a_class: int, seed: int) -> NDArray[np.int64]:

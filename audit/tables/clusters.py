@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 HASH = "image_hash"
+# A hash that more samples share tells of one composition (a conveyor belt, a slide), not of copies.
+MOST_COPIES = 20
 
 
 def find_clusters(samples: pd.DataFrame) -> Ids:
@@ -19,8 +21,8 @@ def find_clusters(samples: pd.DataFrame) -> Ids:
         samples: Rows; with the column ``image_hash`` (integers, null where unknown), or without.
 
     Returns:
-        A number from 0 to G − 1 for each row, by hash; a sample without a hash is a cluster of its
-        own.
+        A number from 0 to G − 1 for each row, by hash; a sample without a hash, or with one that
+        more than 20 share, is a cluster of its own.
 
     Raises:
         TypeError: If the hashes are floats: 64 bits do not fit, and different pictures would look
@@ -36,7 +38,8 @@ def find_clusters(samples: pd.DataFrame) -> Ids:
         return np.arange(count)
     column = samples[HASH]
     known = column.notna().to_numpy()
-    if known.any() and not pd.api.types.is_integer_dtype(column.dtype):
+    known = known & (column.map(column.value_counts()).fillna(0) <= MOST_COPIES).to_numpy()
+    if column.notna().any() and not pd.api.types.is_integer_dtype(column.dtype):
         raise TypeError(f"{HASH} must be integers or nullable integers, not {column.dtype}")
     found, ids = np.unique(column[known].to_numpy(np.int64), return_inverse=True)
     clusters = np.empty(count, np.int64)

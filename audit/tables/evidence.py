@@ -33,8 +33,10 @@ EVIDENCE_COLUMNS: tuple[Column, ...] = (
     Column(name="label", type=pa.int32(), range="[0, K)", meaning="The class."),
     Column(name="label_name", type=pa.string(), range="class names", meaning="Its name."),
     Column(name="family", type=pa.string(), range="as in mask_source", meaning="Whose masks."),
-    Column(name="n", type=pa.int64(), range="≥ 0",
+    Column(name="n_images", type=pa.int64(), range="≥ 0",
            meaning="Edited images with at least three counted transplants."),
+    Column(name="n", type=pa.int64(), range="≥ 0",
+           meaning="Of them, different pictures: near-duplicates count as one, by their mean."),
     Column(name="pixel_transplant_rate", type=_F64, range="[0, 1]",
            meaning="Share of pixel transplants (this class's backgrounds under objects of other "
            "classes) that are predicted as this class.", null_when=_NO_EDITS),
@@ -42,7 +44,7 @@ EVIDENCE_COLUMNS: tuple[Column, ...] = (
            meaning="That share minus the share that backgrounds of all other classes get with the "
            "same objects: what the background itself moves.", null_when=_NO_EDITS),
     Column(name="effect_low", type=_F64, range="[−1, 1]",
-           meaning="Lower end of its 95 % bootstrap interval (BCa, over images or their clusters).",
+           meaning="Lower end of its 95 % bootstrap interval (BCa, over different pictures).",
            null_when="n is below 2"),
     Column(name="effect_high", type=_F64, range="[−1, 1]", meaning="Upper end.",
            null_when="n is below 2"),
@@ -54,6 +56,10 @@ EVIDENCE_COLUMNS: tuple[Column, ...] = (
            meaning="Lower end of its 95 % interval (Clopper–Pearson).", null_when=_NO_EDITS),
     Column(name="decided_share_high", type=_F64, range="[0, 1]", meaning="Upper end.",
            null_when=_NO_EDITS),
+    Column(name="decided_elsewhere", type=_F64, range="[0, 1]",
+           meaning="Share of other classes' images whose background decides for this class: it is "
+           "the answer to four fifths of their transplants without this class's objects.",
+           null_when="no image of another class was edited with a usable mask"),
     *(
         Column(name=f"effect_{fill}", type=_F64, range="[−1, 1]",
                meaning=f"The effect where holes are filled with {words}.", null_when=_NO_EDITS)
@@ -79,11 +85,14 @@ class Transplants:
         labels: Class of each background, N.
         objects: Class of each object, N×P; -1 where there is none.
         predictions: N×P; -1 where the transplant does not count.
+        at_home: Predictions for each image's own object on other backgrounds of its class, N×Q; -1
+            where there is none.
     """
 
     labels: Ids
     objects: Ids
     predictions: Ids
+    at_home: Ids
 
     @classmethod
     def of(cls, edits: pd.DataFrame, prefix: str) -> Transplants:
@@ -92,6 +101,7 @@ class Transplants:
             edits["label"].to_numpy(np.int64),
             np.stack(list(edits["transplant_objects"])).astype(np.int64),
             np.stack(list(edits[f"{prefix}transplant_predictions"])).astype(np.int64),
+            np.stack(list(edits["mixed_same_predictions"])).astype(np.int64),
         )
 
     @property
@@ -109,7 +119,9 @@ class Transplants:
 
         An object may be taken for class c wherever it lies: one like it, or one that the mask cut
         away. So the share of transplants with the same object's class that are predicted as c on
-        backgrounds of all classes but c is taken off.
+        backgrounds of all classes but c is taken off. Where there are no such transplants (with
+        two classes there never are), objects of that class on backgrounds of their own take their
+        place.
 
         Args:
             classes: K.
@@ -121,7 +133,8 @@ class Transplants:
             A difference of two interventional means: do(background = c) against do(another).
 
         Example:
-            >>> two = Transplants(np.array([0, 2]), np.array([[1], [1]]), np.array([[0], [1]]))
+            >>> two = Transplants(np.array([0, 2]), np.array([[1], [1]]), np.array([[0], [1]]),
+            ...     np.array([[0], [2]]))
             >>> two.effects(3).tolist()
             [[1.0], [0.0]]
         """
@@ -137,10 +150,30 @@ class Transplants:
         followed = answers == background
         np.add.at(own, (background[followed], objects[followed]), 1)
         elsewhere = pairs.sum(axis=0)[None] - pairs
-        usual = np.where(elsewhere > 0, (hits - own) / np.maximum(elsewhere, 1), 0.0)
+        usual = np.where(
+            elsewhere > 0, (hits - own) / np.maximum(elsewhere, 1), self._usual_at_home(classes)
+        )
         found = np.full(counted.shape, np.nan)
         found[counted] = followed - usual[background, objects]
         return found
+
+    def _usual_at_home(self, classes: int) -> Floats:
+        """How often objects of each class are given each class on backgrounds of their own, K×K."""
+        known = self.at_home >= 0
+        objects = np.broadcast_to(self.labels[:, None], known.shape)[known]
+        hits, total = np.zeros((classes, classes)), np.zeros(classes)
+        np.add.at(hits, (self.at_home[known], objects), 1)
+        np.add.at(total, objects, 1)
+        return np.where(total > 0, hits / np.maximum(total, 1), np.nan)
+
+    def decided_for(self, label: int) -> NDArray[np.bool_]:
+        """Of images of other classes with enough transplants: do theirs nearly all say this one?"""
+        free = self.counted & (self.objects != label) & (self.labels != label)[:, None]
+        number = free.sum(axis=1)
+        hits = (free & (self.predictions == label)).sum(axis=1)
+        enough = number >= _LEAST_COUNTED
+        decided: NDArray[np.bool_] = hits[enough] >= DECIDES * number[enough]
+        return decided
 
 
 def weigh_evidence(
@@ -192,7 +225,7 @@ def _family_rows(
     rate = f"{prefix}transplant_rate"
     screened = samples.groupby("label", observed=True)[rate].mean() if rate in samples else None
     rows: list[dict[str, object]] = [
-        {"label": label, "label_name": name, "family": family, "n": 0,
+        {"label": label, "label_name": name, "family": family, "n": 0, "n_images": 0,
          "feature_transplant_rate": None if screened is None else screened.get(label)}
         for label, name in enumerate(classes)
     ]  # fmt: skip
@@ -201,27 +234,42 @@ def _family_rows(
     found = Transplants.of(edits, prefix)
     effects, counted, hits = found.effects(len(classes)), found.counted, found.hits
     alone = np.stack(list(edits[f"{prefix}background_only_predictions"])).astype(np.int64)
+    # Without anything to compare with a transplant tells nothing.
+    counted &= np.isfinite(effects)
     enough = counted.sum(axis=1) >= _LEAST_COUNTED
+    ids = np.arange(len(edits)) if clusters is None else clusters
     for label in np.unique(found.labels[enough]).tolist():
         own = (found.labels == label) & enough
         rng = np.random.default_rng((seed, label))
-        rows[label] |= _class_row(effects[own], hits[own], counted[own])
-        rows[label] |= _interval(effects[own], rng, None if clusters is None else clusters[own])
+        rows[label] |= _class_row(effects[own], hits[own], counted[own], ids[own], rng)
+        rows[label]["decided_elsewhere"] = _mean(found.decided_for(label).astype(np.float64))
         rows[label]["background_only_rate"] = _share(alone[own] == label, alone[own] >= 0)
     return rows
 
 
 def _class_row(
-    effects: Floats, hits: NDArray[np.bool_], counted: NDArray[np.bool_]
+    effects: Floats,
+    hits: NDArray[np.bool_],
+    counted: NDArray[np.bool_],
+    clusters: Ids,
+    rng: np.random.Generator,
 ) -> dict[str, object]:
     own = np.nanmean(effects, axis=1)
-    decided = (hits.sum(axis=1) >= DECIDES * counted.sum(axis=1)) & (own >= LEAST_OWN)
-    n, k = len(decided), int(decided.sum())
+    decided = ((hits & counted).sum(axis=1) >= DECIDES * counted.sum(axis=1)) & (own >= LEAST_OWN)
+    ids = np.unique(clusters, return_inverse=True)[1]
+    sizes = np.bincount(ids)
+    # Of copies the mean counts; they decide where most of them do.
+    by_picture = np.bincount(ids, own) / sizes
+    n, k = len(sizes), int((np.bincount(ids, decided) / sizes >= 0.5).sum())
     interval = stats.binomtest(k, n).proportion_ci(method="exact")
+    low, high = bca_intervals(by_picture[:, None], rng).means[0]
     return {
+        "n_images": len(own),
         "n": n,
         "pixel_transplant_rate": _share(hits, counted),
-        "effect": float(own.mean()),
+        "effect": float(by_picture.mean()),
+        "effect_low": float(low),
+        "effect_high": float(high),
         "decided_share": k / n,
         "decided_share_low": float(interval.low),
         "decided_share_high": float(interval.high),
@@ -230,12 +278,6 @@ def _class_row(
             for place, fill in enumerate(FILLS)
         },
     }
-
-
-def _interval(effects: Floats, rng: np.random.Generator, clusters: Ids | None) -> dict[str, object]:
-    mean = np.nanmean(effects, axis=1)[:, None]
-    low, high = bca_intervals(mean, rng, clusters=clusters).means[0]
-    return {"effect_low": float(low), "effect_high": float(high)}
 
 
 def _share(hits: NDArray[np.bool_], counted: NDArray[np.bool_]) -> float:

@@ -43,7 +43,8 @@ LABEL_COLUMNS: tuple[Column, ...] = (
            "class, which is predicted confidently, and the background does not point to the label "
            "(likely label error); the same, but the background does (context-driven); the "
            "background points to the suggested class and the object does not (suggested by "
-           "background); anything else."),
+           "background); anything else. Where most fills predict the label for the object's pixels "
+           "alone, it is never one of the first two, whatever evidence says."),
     Column(name="reason", type=_NAME, range="text", meaning="The same as a sentence."),
     Column(name="label_score", type=_F64, range="[0, 1]; low = more likely wrong",
            meaning="cleanlab's self-confidence: the label's softmax probability. Ranks the table; "
@@ -78,7 +79,8 @@ LABEL_COLUMNS: tuple[Column, ...] = (
            null_when=_NO_PIXELS),
     Column(name="evidence", type=_NAME, range="pixels, contributions",
            meaning="What kind rests on: object_only_pred and background_only_pred where both are "
-           "known, else object_pred and background_pred.",
+           "known, else object_pred and background_pred. An object_only_pred that is the label "
+           "counts in either case (see kind).",
            null_when="neither is known"),
     Column(name="object_agrees_with_suggestion", type=pa.bool_(), range="true, false",
            meaning="Whether the object points to the suggested class, by that evidence.",
@@ -296,7 +298,9 @@ def _add_kind(found: pd.DataFrame) -> None:
         evidence[both] = name
     label, suggested = found["label"].to_numpy(), found["suggested"].to_numpy()
     agrees = pointed == suggested
-    against = agrees & found["is_confident"].to_numpy()
+    # Contributions do not accuse a label that the object's pixels alone speak for.
+    cleared = found["object_only_pred"].to_numpy() == label
+    against = agrees & found["is_confident"].to_numpy() & ~cleared
     of_label, of_suggestion = behind == label, behind == suggested
     kinds = np.select(
         [against & ~of_label, against & of_label, ~agrees & of_suggestion],
@@ -309,9 +313,9 @@ def _add_kind(found: pd.DataFrame) -> None:
     ]
     found["kind"] = kinds
     found["reason"] = [
-        _SENTENCES[kind].format(label=label, suggested=suggested)
-        for kind, label, suggested in zip(
-            kinds, found["label_name"], found["suggested_name"], strict=True
+        (_CLEARED if spared else _SENTENCES[kind]).format(label=label, suggested=suggested)
+        for spared, kind, label, suggested in zip(
+            agrees & cleared, kinds, found["label_name"], found["suggested_name"], strict=True
         )
     ]
 
@@ -322,6 +326,7 @@ _SENTENCES = {
     BACKGROUND_SUGGESTS: "{suggested} comes from the background, not from the object",
     DISAGREEMENT: "the model says {suggested} rather than {label}",
 }
+_CLEARED = _SENTENCES[DISAGREEMENT] + ", but of the object's pixels alone it says {label}"
 
 
 def _table(found: pd.DataFrame, *, judged: int, issues: int) -> pa.Table:

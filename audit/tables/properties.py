@@ -37,6 +37,20 @@ PROPERTIES: Mapping[str, tuple[str, str]] = {
     "file_bytes": ("larger as files", "smaller as files"),
     "bytes_per_pixel": ("less compressed", "more compressed"),
 }
+# What each property is, as a part of a sentence.
+_WORDS: Mapping[str, str] = {
+    "brightness": "brightness",
+    "contrast": "contrast",
+    "saturation": "strength of colour",
+    "red_green": "red against green tones",
+    "yellow_blue": "blue against yellow tones",
+    "sharpness": "fineness of detail",
+    "entropy": "variety of tones",
+    "pixels": "number of pixels",
+    "aspect_ratio": "width over height",
+    "file_bytes": "size of the file",
+    "bytes_per_pixel": "size of the file for each pixel",
+}
 # From where on a property is called a confounder; with thousands of samples every difference is
 # significant, so an effect is asked for too. An AUC of .70 is a difference of .74 standard
 # deviations between two normal distributions, one of .60 of .36: about a large and a medium effect
@@ -46,6 +60,8 @@ LABEL_EFFECT = 0.2
 ERROR_EFFECT = 0.1
 SKILL_EFFECT = 0.1
 LARGEST_Q = 0.05
+# Below these shares of what one number could do, classes are told apart "a little" and "in part".
+_A_LITTLE, _IN_PART = 0.25, 0.6
 # The shallow model: a histogram of each class over this many bins at most.
 MOST_BINS = 32
 _F64 = pa.float64()
@@ -154,6 +170,25 @@ def relate_properties(samples: pd.DataFrame, classes: Sequence[str], seed: int) 
         for row, q in zip(rows, adjusted, strict=True):
             row[f"{kind}_q"] = q
     return _table([row | _flags(row) for row in rows])
+
+
+def in_words(property: str) -> str:
+    """What a property is, in plain words that fit into a sentence.
+
+    Args:
+        property: One of :data:`PROPERTIES`.
+
+    Returns:
+        Words that begin with a small letter.
+
+    Raises:
+        KeyError: For any other name.
+
+    Example:
+        >>> in_words("yellow_blue")
+        'blue against yellow tones'
+    """
+    return _WORDS[property]
 
 
 def property_values(samples: pd.DataFrame, name: str) -> Floats:
@@ -426,11 +461,11 @@ def _entry(row: Mapping[Any, Any], predicts: str, sentence: str) -> dict[str, An
 
 
 def _told(row: Mapping[Any, Any]) -> str:
-    name = str(row["property"]).replace("_", " ")
-    share = 100 * float(row["label_skill"])
+    skill = float(row["label_skill"])
+    how = "a little" if skill < _A_LITTLE else "in part" if skill < _IN_PART else "well"
     return (
-        f"The property {name} alone names the class {share:.0f} % of the way from guessing to the "
-        "best that one number could do"
+        f"By {in_words(row['property'])} alone the classes can be told apart {how}: {skill:.0%} of "
+        "the way from guessing to the best that a single number could do"
     )
 
 
@@ -462,4 +497,4 @@ def _pairs(row: Mapping[Any, Any], kind: str) -> str:
     auc, low, high = (100 * float(row[f"{kind}_{end}"]) for end in ("auc", "low", "high"))
     if auc < 50:
         auc, low, high = 100 - auc, 100 - high, 100 - low
-    return f"in {auc:.0f} % of pairs (95 % interval {low:.0f} to {high:.0f} %)"
+    return f"in {auc:.0f}% of pairs (95% interval {low:.0f}% to {high:.0f}%)"

@@ -18,6 +18,8 @@ from audit.run.manifest import NAME, read_manifest
 
 # The folder of the edited samples' rows.
 EDITS = "edits"
+# The folder of benchmarks (docs/certify.md): the models of their runs were made to rely on cues.
+_BENCHMARKS = "certify"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ class AuditRun:
 
     def _optional(self, name: str, flag: str) -> pd.DataFrame:
         file = self.path / f"{name}.parquet"
-        if not file.is_file():
+        # A file of a former run with other settings may still lie there.
+        if file.name not in self.manifest["files"]:
             raise UsageError(
                 f"the run in {self.path} has no {name}", remedy=f"run the audit again with {flag}"
             )
@@ -204,7 +207,8 @@ def load_run(path: str | Path) -> AuditRun:
     """Open a finished run.
 
     Args:
-        path: A run's folder, or a folder of runs at any depth: then the newest complete one.
+        path: A run's folder, or a folder of runs at any depth: then the newest complete one. Those
+            in a folder ``certify`` further down are left out: nobody's models were audited there.
 
     Returns:
         The run, its files checked against the manifest.
@@ -222,13 +226,18 @@ def load_run(path: str | Path) -> AuditRun:
                 remedy="run the same audit again: what is whole is kept",
             )
         return AuditRun(folder, manifest)
-    newest = sorted(folder.rglob(NAME), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    found = [
+        file
+        for file in folder.rglob(NAME)
+        if _BENCHMARKS not in file.relative_to(folder).parent.parts
+    ]
+    newest = sorted(found, key=lambda file: file.stat().st_mtime_ns, reverse=True)
     for file in newest:
         manifest = read_manifest(file.parent)
         if manifest is not None:
             return AuditRun(file.parent, manifest)
     raise UsageError(
         f"there is no complete run in {folder}",
-        expected=f"a folder with {NAME}, at any depth",
+        expected=f"a folder with {NAME}, at any depth but not in '{_BENCHMARKS}'",
         remedy="make one: audit run --dataset demo",
     )

@@ -29,6 +29,8 @@ class Thresholds:
         least_usable: Under a family's masks this share of a class's edited images must count.
         least_gap: A class that surely loses this much accuracy on backgrounds of other classes
             (BG-Gap) needs its own: worth a look.
+        least_kept: A class whose objects keep less of their accuracy than this when they are cut
+            out and put on backgrounds of their own class cannot be cleared by cutting.
         screened: A class whose feature-space rate is this far above the median of all classes is
             worth a look.
         told_apart: A property of whole images that tells a class from the others this well (AUC, or
@@ -48,6 +50,7 @@ class Thresholds:
     least_edited: int = 20
     least_usable: float = 0.5
     least_gap: float = 0.2
+    least_kept: float = 0.5
     screened: float = 0.25
     told_apart: float = 0.85
     least_confidence: float = 0.35

@@ -13,6 +13,8 @@ from audit.tables.evidence import Transplants
 
 Floats = NDArray[np.float64]
 _RESAMPLES = 2000
+# Draws held in memory at a time.
+_DRAWS = 4_000_000
 # Fewer samples (classes) tell nothing of an agreement.
 _LEAST = 10
 _LEAST_CLASSES = 4
@@ -63,14 +65,22 @@ def agreement(
 def _interval(feature: Floats, pixel: Floats, rng: np.random.Generator) -> tuple[float, float]:
     """The rank correlation's 95 % percentile interval, by resampling pairs of ranks."""
     ranks = np.stack([stats.rankdata(feature), stats.rankdata(pixel)])
-    drawn = rng.integers(0, len(feature), (_RESAMPLES, len(feature)))
+    at_once = max(1, _DRAWS // len(feature))
+    found = [
+        _correlations(ranks, rng.integers(0, len(feature), (rows, len(feature))))
+        for rows in (min(at_once, _RESAMPLES - done) for done in range(0, _RESAMPLES, at_once))
+    ]
+    low, high = np.nanquantile(np.concatenate(found), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _correlations(ranks: Floats, drawn: NDArray[np.int64]) -> Floats:
+    """Pearson's correlation of two rows of numbers in each resample; NaN where one is constant."""
     one, other = ranks[0][drawn], ranks[1][drawn]
     one = one - one.mean(axis=1, keepdims=True)
     other = other - other.mean(axis=1, keepdims=True)
     spread = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    found = (one * other).sum(axis=1)[spread > 0] / spread[spread > 0]
-    low, high = np.quantile(found, (0.025, 0.975))
-    return float(low), float(high)
+    return np.where(spread > 0, (one * other).sum(axis=1) / np.where(spread > 0, spread, 1), np.nan)
 
 
 def _of_classes(evidence: pd.DataFrame) -> float | None:

@@ -15,6 +15,7 @@ from scipy import stats
 from audit.run.rows import Column
 from audit.tables.nulls import adjusted_p
 from audit.tables.thresholds import THRESHOLDS, Thresholds
+from audit.tables.verdict_words import limits, sentence, untested
 
 Floats = NDArray[np.float64]
 _F64 = pa.float64()
@@ -116,16 +117,18 @@ def _usable(
 ) -> pd.DataFrame:
     """The rows of evidence that rest on enough images."""
     numbers = evidence["label"].map(lambda label: int(str(edited[int(label)]["n_edited"])))
-    least = np.maximum(thresholds.least_edited, thresholds.least_usable * numbers)
-    return evidence[evidence["n"] >= least].copy()
+    least = thresholds.least_usable * numbers
+    enough = (evidence["n"] >= thresholds.least_edited) & (evidence["n_images"] >= least)
+    return evidence[enough].copy()
 
 
 def chance(evidence: pd.DataFrame, thresholds: Thresholds = THRESHOLDS) -> Floats:
     """How often a class no more reliant than clean ones would show so much, for each row.
 
     Two tests, for a cue in some of the images and for one that pulls in all of them: the number of
-    images whose background decides alone is binomial with the clean reference; the mean effect
-    is normal about the clean reference. The smaller, times two.
+    images whose background decides alone is binomial with the share that backgrounds of other
+    classes reach, plus the clean reference; the mean effect follows t about the clean reference.
+    The smaller, times two.
 
     Args:
         evidence: Rows of ``evidence.parquet``, ``n`` at least 2.
@@ -136,18 +139,21 @@ def chance(evidence: pd.DataFrame, thresholds: Thresholds = THRESHOLDS) -> Float
 
     Example:
         >>> row = {"family": "ellipse", "n": 100, "decided_share": 0.3, "effect": 0.3,
-        ...     "effect_low": 0.2, "effect_high": 0.4}
+        ...     "effect_low": 0.2, "effect_high": 0.4, "decided_elsewhere": 0.0}
         >>> bool(chance(pd.DataFrame([row]))[0] < 1e-9)
         True
     """
     n = evidence["n"].to_numpy(np.float64)
     decided = np.round(evidence["decided_share"].to_numpy(np.float64) * n)
-    by_share = stats.binom.sf(decided - 1, n, thresholds.clean_decided)
+    elsewhere = evidence["decided_elsewhere"].to_numpy(np.float64, na_value=0.0)
+    usual = np.minimum(1.0, np.nan_to_num(elsewhere) + thresholds.clean_decided)
+    by_share = stats.binom.sf(decided - 1, n, usual)
     spread = (evidence["effect_high"] - evidence["effect_low"]).to_numpy(np.float64)
     # Where all images agree the bootstrap has no spread: one more image might differ.
     error = np.maximum(spread / (2 * stats.norm.ppf(0.975)), 1 / (n + 1))
     reference = evidence["family"].map(thresholds.clean_effect_under).to_numpy(np.float64)
-    by_effect = stats.norm.sf((evidence["effect"].to_numpy(np.float64) - reference) / error)
+    excess = evidence["effect"].to_numpy(np.float64) - reference
+    by_effect = stats.t.sf(excess / error, n - 1)
     return np.minimum(1.0, 2 * np.minimum(by_share, by_effect))
 
 
@@ -229,19 +235,20 @@ class _Case:
             return RELIES
         if self._worth_a_look():
             return SUSPECT
-        return MASK_LIMITED if self._masks_are_poor() else CLEAR
+        return MASK_LIMITED if self._masks_are_poor() or self._cutting_destroys() else CLEAR
 
     def _few(self) -> bool:
         return int(self.edited["n_edited"]) < self.thresholds.least_edited
 
     def _accused(self) -> bool:
         assert self.found is not None
-        limits = self.thresholds
+        thresholds = self.thresholds
         large = (
-            self.found["effect"] >= limits.least_effect_under(self.found["family"])
-            or self.found["decided_share"] >= limits.least_decided
+            self.found["effect"] >= thresholds.least_effect_under(self.found["family"])
+            or self.found["decided_share"] >= thresholds.least_decided
         )
-        return self.q <= limits.error_rate and large and self._holds()
+        moved = self.found["effect_low"] > 0
+        return bool(self.q <= thresholds.error_rate and large and moved and self._holds())
 
     def _holds(self) -> bool:
         """Whether every fill shows it."""
@@ -252,7 +259,8 @@ class _Case:
     def _worth_a_look(self) -> bool:
         assert self.found is not None
         reference = self._reference()
-        unsure = self.found["effect"] >= reference or self.found["p_class"] <= 0.05
+        high = self.found["effect"] >= reference and self.found["effect_low"] > 0
+        unsure = high or self.found["p_class"] <= self.thresholds.error_rate
         cleared = self.found["effect_high"] < reference
         return bool(unsure or self._needs_its_background() or (self.stands_out and not cleared))
 
@@ -272,88 +280,43 @@ class _Case:
             and confidence < self.thresholds.least_confidence
         )
 
-    def _sentence(self, kind: str) -> str:
-        if self.found is None:
-            return self._untested()
-        shown = self.found
-        body = (
-            f"Put behind objects of other classes, backgrounds of '{self.name}' turn "
-            f"{_points(shown['effect'])} more of the answers into '{self.name}' than other "
-            f"backgrounds do (95% interval {_points(shown['effect_low'])} to "
-            f"{_points(shown['effect_high'])}; {int(shown['n'])} images, "
-            f"{_family(shown['family'])} masks). They decide alone in "
-            f"{_points(shown['decided_share'])} of the images."
-        )
-        lead = {
-            RELIES: "Relies on background.",
-            SUSPECT: "Suspect: above what clean classes show, but not sure enough to accuse.",
-            CLEAR: "No evidence of reliance on background.",
-            MASK_LIMITED: "Cannot be judged: the object masks are not good enough.",
-        }[kind]
+    def _cutting_destroys(self) -> bool:
+        """Whether its objects are lost by being cut out, so that no transplant says anything."""
+        kept, whole = self.edited.get("acc_mixed_same"), self.edited.get("acc_unedited")
+        if kept is None or whole is None:
+            return False
+        return bool(kept < self.thresholds.least_kept * whole)
+
+    def _reason(self, kind: str) -> str:
+        """What tipped it over."""
+        assert self.found is not None
         if kind == SUSPECT and self._needs_its_background():
-            lead = "Suspect: its objects are recognised less on other backgrounds."
-        elif kind == SUSPECT and shown["effect"] < self._reference():
-            lead = "Suspect in feature space only; edited pixels do not confirm it."
-        return f"{lead} {body}{self._gap()}"
+            return "needs its background"
+        if kind == SUSPECT and self.found["effect"] < self._reference():
+            return "feature space only"
+        if kind == SUSPECT:
+            return "not sure enough"
+        if kind == MASK_LIMITED and self.trust.misfit:
+            return "misfit"
+        if kind == MASK_LIMITED and self._masks_are_poor():
+            return "poor masks"
+        return "destroyed" if kind == MASK_LIMITED else kind
 
-    def _gap(self) -> str:
-        gap, low, high = (self.edited.get(f"bg_gap{end}") for end in ("", "_low", "_high"))
-        if gap is None or low is None or high is None or np.isnan([gap, low, high]).any():
-            return ""
-        own, other = self.edited["acc_mixed_same"], self.edited["acc_mixed_rand"]
-        return (
-            f" Its own objects are recognised in {_points(own)} on backgrounds of their class and "
-            f"in {_points(other)} on those of others ({_points(gap)} less, {_points(low)} to "
-            f"{_points(high)})."
-        )
-
-    def _untested(self) -> str:
-        if self._few():
-            number = int(self.edited["n_edited"])
-            return (
-                f"Too few samples: {number or 'no'} images of '{self.name}' were tested in pixels, "
-                f"{self.thresholds.least_edited} are needed."
-            )
-        return (
-            f"Cannot be judged: in more than half of the tested images of '{self.name}' the mask "
-            "leaves no object or no background."
-        )
+    def _sentence(self, kind: str) -> str:
+        number = int(self.edited["n_edited"])
+        if self.found is None:
+            return untested(self.name, number, self.thresholds.least_edited)
+        return sentence(self.name, self._reason(kind), self.found, self.edited)
 
     def _limits(self, kind: str) -> list[str]:
-        limits = []
-        if self.trust.estimated:
-            limits.append(
-                "Object and background are told apart by estimated masks: what lies on the "
-                "estimated object is not tested."
-            )
-        if kind == CLEAR:
-            limits.append(
-                "A cue that lies on the object, or that object and background share (blur, "
-                "lighting), is not found this way."
-            )
-        elif kind == RELIES:
-            limits.append(
-                "Which part of the background it is, only the pictures tell; where masks cut the "
-                "object, its remains count as background."
-            )
-        if self.told_by is not None:
-            name, auc = self.told_by
-            limits.append(
-                f"The property {name} of whole images tells this class from the others (AUC "
-                f"{auc:.2f}); object and background share it, so it is not tested."
-            )
-        if self.trust.misfit:
-            limits.append("The masks do not follow the edges of their images.")
-        return limits
-
-
-def _points(value: float) -> str:
-    # Without the minus of a rounded −0.
-    return f"{round(100 * value) + 0:.0f}%"
-
-
-def _family(name: str) -> str:
-    return {"ellipse": "centre-ellipse", "component": "central-part", "box": "box"}.get(name, name)
+        return limits(
+            accused=kind == RELIES,
+            cleared=kind == CLEAR,
+            few=kind == TOO_FEW,
+            estimated=self.trust.estimated,
+            misfit=self.trust.misfit,
+            told_by=self.told_by,
+        )
 
 
 def count_verdicts(classes: pd.DataFrame) -> dict[str, list[str]]:

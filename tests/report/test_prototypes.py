@@ -135,6 +135,26 @@ def test_sheets_are_redrawn_from_the_tables_alone(run: AuditRun, thumbs: pd.Data
             assert image.width >= 900
 
 
+def test_the_label_stands_under_wrong_answers_and_no_others(
+    run: AuditRun, thumbs: pd.DataFrame
+) -> None:
+    wanted = thumbs[thumbs["section"] == CHANNEL]
+    shown = run.samples["index"].isin(wanted["index"])
+
+    def drawn(correct: bool | None, label_name: str) -> list[bytes]:
+        samples = run.samples.astype({"label_name": object})
+        samples["correct"] = pd.array([correct] * len(samples), "boolean")
+        samples.loc[shown, "label_name"] = label_name
+        grid = tuple(run.manifest["grid"])
+        sheets = background_sheets(samples, wanted, run.backgrounds, run.channels, grid)
+        return [content for _, content in sheets]
+
+    for correct, tells in ((False, True), (True, False), (None, False)):
+        first, second = drawn(correct, "apple"), drawn(correct, "pear")
+        assert len(first) == 10
+        assert [a != b for a, b in zip(first, second, strict=True)] == [tells] * 10
+
+
 def test_a_run_without_vectors_shows_nothing(run: AuditRun, thumbs: pd.DataFrame) -> None:
     nothing = run.backgrounds.iloc[:0], run.channels.iloc[:0]
     assert choose_backgrounds(run.samples, *nothing, range(10)).empty

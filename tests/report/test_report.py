@@ -110,7 +110,17 @@ def test_names_from_data_are_text_on_the_page(run: AuditRun, tmp_path: Path) -> 
     classes.loc[0, "label_name"] = evil
     confusion = pd.read_parquet(run.path / "confusion.parquet")
     confusion["label_name"] = confusion["label_name"].replace("zero", evil)
-    masks = pd.read_parquet(run.path / "masks.parquet")
+    others = {
+        name: pd.read_parquet(run.path / f"{name}.parquet")
+        for name in ("masks", "properties", "labels", "backgrounds")
+    }
+    classes["verdict_text"] = classes["verdict_limits"] = evil
+    others["properties"].loc[others["properties"]["label"] == 0, "label_name"] = evil
+    others["properties"].loc[:, ["predicts_label", "predicts_error", "is_followed"]] = True
+    suspect = {name: evil for name in others["labels"].columns if "name" in name or "id" in name}
+    others["labels"] = pd.concat(
+        [others["labels"], pd.DataFrame([suspect | {"kind": evil, "label_score": 0.1}])]
+    )
     totals = run.manifest["totals"] | {"problems": [evil], "statuses": {"ok": 1, "unreadable": 1}}
     facts = run.manifest | {
         "dataset": evil,
@@ -119,7 +129,7 @@ def test_names_from_data_are_text_on_the_page(run: AuditRun, tmp_path: Path) -> 
         "data_facts": {"y": evil},
         "totals": totals,
     }
-    tables = {"classes": classes, "confusion": confusion, "masks": masks}
+    tables = {"classes": classes, "confusion": confusion, **others}
     write_page(tmp_path, facts=facts, tables=tables)
     page = Tags()
     page.feed((tmp_path / "index.html").read_text(encoding="utf-8"))

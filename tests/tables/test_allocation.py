@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from audit.tables.allocation import (
+    ENOUGH,
     LEAST_IN_ALL,
     MOST_A_CLASS,
     choose_bank,
@@ -38,8 +39,22 @@ def test_a_large_split_gets_a_bounded_share_with_most_where_feature_space_is_hig
     chosen = choose_edited(samples, "auto", 0)
     assert len(chosen) == LEAST_IN_ALL == len(set(chosen))
     found = counts(samples, chosen, 20)
-    assert min(found) == LEAST_IN_ALL // 40
+    assert min(found) == ENOUGH
     assert found[18] == found[19] == MOST_A_CLASS == max(found)
+
+
+def test_many_classes_get_what_a_verdict_needs() -> None:
+    samples = rows([100] * 100, list(np.linspace(0, 1, 100)))
+    found = counts(samples, choose_edited(samples, "auto", 0), 100)
+    assert sum(found) == 100 * ENOUGH and min(found) == max(found) == ENOUGH
+    crowd = rows([10] * 1000, list(np.linspace(0, 1, 1000)))
+    found = counts(crowd, choose_edited(crowd, "auto", 0), 1000)
+    assert sum(found) == 5000 and found[500:] == [10] * 500
+
+
+def test_a_small_budget_goes_to_whole_classes() -> None:
+    samples = rows([90] * 10, [0.1] * 8 + [0.9, 0.8])
+    assert counts(samples, choose_edited(samples, 50, 0), 10)[8:] == [ENOUGH, ENOUGH]
 
 
 def test_a_small_split_is_edited_whole_up_to_the_bound_a_class() -> None:

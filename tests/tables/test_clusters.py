@@ -65,3 +65,10 @@ def test_no_conflicts() -> None:
     nothing = labels.iloc[:0]
     assert find_conflicts(clusters[:0], nothing).shape == (0, 2)
     assert count_duplicates(clusters[:0], nothing).clusters == 0
+
+
+def test_a_hash_of_very_many_tells_of_like_compositions() -> None:
+    shared = pd.DataFrame({"image_hash": pd.array([7] * 20 + [8] * 21, "Int64")})
+    found = find_clusters(shared)
+    assert len(set(found[:20])) == 1
+    assert len(set(found[20:])) == 21

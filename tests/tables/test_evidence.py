@@ -20,6 +20,7 @@ def edits_of(labels: np.ndarray, objects: np.ndarray, predictions: np.ndarray) -
             "transplant_objects": list(objects),
             "transplant_predictions": list(predictions),
             "background_only_predictions": list(np.tile(labels[:, None], 3)),
+            "mixed_same_predictions": list(np.tile(labels[:, None], 3)),
         }
     )
 
@@ -101,9 +102,11 @@ def test_all_columns_by_hand() -> None:
         .to_pandas()
         .iloc[0]
     )
-    assert row["n"] == 2
+    assert row["n"] == row["n_images"] == 2
     assert row["pixel_transplant_rate"] == pytest.approx(6 / 10)
+    # On the only other background an object of class b there is none: at home it is never 'a'.
     assert row["effect"] == pytest.approx((5 / 6 + 1 / 4) / 2)
+    assert np.isnan(row["decided_elsewhere"]), "no other image has objects but those of class a"
     assert row["decided_share"] == 0.5
     low, high = stats.binomtest(1, 2).proportion_ci(method="exact")
     assert (row["decided_share_low"], row["decided_share_high"]) == pytest.approx((low, high))
@@ -119,6 +122,45 @@ def test_classes_without_edits_are_rows_without_numbers() -> None:
         row = table[table["label"] == 2].iloc[0]
         assert row["n"] == 0 and np.isnan(row["effect"])
         assert list(table.columns) == [column.name for column in EVIDENCE_COLUMNS]
+
+
+def test_two_classes_compare_with_objects_at_home() -> None:
+    labels = np.repeat([0, 1], 50)
+    objects = np.tile(1 - labels[:, None], 6)
+    # Whatever is asked, the answer is 'a': no background does that.
+    edits = edits_of(labels, objects, np.zeros((100, 6), np.int64))
+    edits["mixed_same_predictions"] = list(np.zeros((100, 3), np.int64))
+    table = weigh_evidence(edits, _no_samples(), CLASSES[:2], ["x"], seed=0).to_pandas()
+    assert table["effect"].tolist() == [0.0, 0.0]
+    assert table["decided_share"].tolist() == [0.0, 0.0]
+    # Nothing to compare with at all: no number, not a large one.
+    edits["mixed_same_predictions"] = list(np.full((100, 3), -1))
+    table = weigh_evidence(edits, _no_samples(), CLASSES[:2], ["x"], seed=0).to_pandas()
+    assert table["n"].tolist() == [0, 0] and table["effect"].isna().all()
+
+
+def test_copies_count_as_one() -> None:
+    rng = np.random.default_rng(1)
+    edits = drawn(rng, 60, 0.5)
+    first = edits[edits["label"] == 0]
+    copied = pd.concat([edits, *[first.iloc[:1]] * 11], ignore_index=True)
+    clusters = np.concatenate([np.arange(60), np.full(11, first.index[0])])
+    table = weigh_evidence(copied, _no_samples(), CLASSES, ["x"], seed=0, clusters=clusters)
+    row = table.to_pandas().query("label == 0").iloc[0]
+    assert (row["n"], row["n_images"]) == (len(first), len(first) + 11)
+    plain = weigh_evidence(edits, _no_samples(), CLASSES, ["x"], seed=0).to_pandas()
+    assert row["effect"] == pytest.approx(plain.query("label == 0").iloc[0]["effect"])
+
+
+def test_what_other_backgrounds_decide_is_told() -> None:
+    # Half of the other classes' backgrounds make anything 'a' as well.
+    labels = np.repeat([0, 1, 1], 20)
+    objects = np.full((60, 6), 2)
+    answers = np.repeat([0, 0, 2], 20)[:, None] * np.ones(6, np.int64)
+    table = weigh_evidence(
+        edits_of(labels, objects, answers), _no_samples(), CLASSES, ["x"], seed=0
+    ).to_pandas()
+    assert table.query("label == 0").iloc[0]["decided_elsewhere"] == 0.5
 
 
 def test_families_have_rows_of_their_own() -> None:

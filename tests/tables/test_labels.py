@@ -231,6 +231,45 @@ def test_pixels_decide_where_they_are_known() -> None:
     assert row["kind"] == CONTEXT_DRIVEN
 
 
+@pytest.mark.parametrize(
+    ("object_pred", "background_pred", "inside", "outside", "kind"),
+    [
+        # The object's pixels speak for the label, the background's have no majority.
+        (1, 1, [0, 0, 1], [1, 2, 3], DISAGREEMENT),
+        (1, 2, [0, 0, 0], [1, 2, 3], DISAGREEMENT),
+        (1, 0, [0, 0, 0], [1, 2, 3], DISAGREEMENT),
+        (2, 1, [0, 0, 0], [1, 2, 3], BACKGROUND_SUGGESTS),
+        # They speak for the suggestion, or for neither, or have no majority either.
+        (1, 2, [1, 1, 1], [1, 2, 3], LABEL_ERROR),
+        (1, 2, [3, 3, 1], [1, 2, 3], LABEL_ERROR),
+        (1, 2, [0, 2, 1], [1, 2, 3], LABEL_ERROR),
+        (1, 0, [1, 1, 1], [1, 2, 3], CONTEXT_DRIVEN),
+        # No contributions are known.
+        (None, None, [0, 0, 0], [1, 2, 3], DISAGREEMENT),
+    ],
+)
+def test_a_label_that_the_objects_pixels_speak_for_is_no_error(
+    object_pred: int | None,
+    background_pred: int | None,
+    inside: list[int],
+    outside: list[int],
+    kind: str,
+) -> None:
+    edits = pd.DataFrame(
+        {
+            "sample_id": ["s100"],
+            "object_only_predictions": [inside],
+            "background_only_predictions": [outside],
+        }
+    )
+    found = find_suspects(one(object_pred, background_pred), names(4), majority_predictions(edits))
+    (row,) = found.to_pylist()
+    assert (row["kind"], row["background_only_pred"]) == (kind, None)
+    assert row["evidence"] == (None if object_pred is None else "contributions")
+    said = "but of the object's pixels alone it says c0" in row["reason"]
+    assert said == (object_pred == 1 and inside[:2] == [0, 0])
+
+
 def test_majorities() -> None:
     lists = [[1, 1, 2], [1, 2], [-1, -1, 4], [5], []]
     edits = pd.DataFrame({"sample_id": list("abcde"), "object_only_predictions": lists})

@@ -12,6 +12,7 @@ from audit.tables.properties import (
     PROPERTIES,
     PROPERTY_COLUMNS,
     confounders,
+    in_words,
     label_skill,
     property_values,
     relate_properties,
@@ -70,7 +71,33 @@ def test_a_planted_property_is_found_and_no_other() -> None:
         in said["class 2"]["sentence"]
     )
     assert "Images of class 3 are darker" in said["class 3"]["sentence"]
-    assert said[None]["skill"] == pytest.approx(row_of(table, "brightness")["label_skill"])
+    skill = row_of(table, "brightness")["label_skill"]
+    assert said[None]["skill"] == pytest.approx(skill)
+    assert said[None]["sentence"] == (
+        f"By brightness alone the classes can be told apart a little: {skill:.0%} of the way from "
+        "guessing to the best that a single number could do."
+    )
+    auc, low, high = (round(100 * brighter[f"label_{end}"]) for end in ("auc", "low", "high"))
+    assert f"in {auc}% of pairs (95% interval {low}% to {high}%)" in said["class 2"]["sentence"]
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+@pytest.mark.parametrize(("skill", "how"), [(0.12, "a little"), (0.3, "in part"), (0.9, "well")])
+def test_sentences_use_plain_words(name: str, skill: float, how: str) -> None:
+    row = dict.fromkeys([column.name for column in PROPERTY_COLUMNS])
+    row |= {"property": name, "label_skill": skill, "predicts_label": True, "n": 99}
+    (entry,) = confounders(pd.DataFrame([row]))
+    assert entry["sentence"].startswith(f"By {in_words(name)} alone ")
+    assert f" apart {how}: {skill:.0%} of " in entry["sentence"]
+    assert "_" not in entry["sentence"]
+
+
+def test_every_property_has_words_of_its_own() -> None:
+    words = [in_words(name) for name in PROPERTIES]
+    assert len(set(words)) == len(words)
+    assert all(word == word.lower() and "_" not in word for word in words)
+    with pytest.raises(KeyError):
+        in_words("unknown")
 
 
 def test_errors_of_one_class_are_found_with_their_direction() -> None:

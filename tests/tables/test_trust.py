@@ -21,6 +21,7 @@ def frames(n: int, agree: float, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFr
             "label": 0,
             "transplant_objects": list(np.ones((n, 6), np.int64)),
             "transplant_predictions": list(np.where(hits, 0, 1)),
+            "mixed_same_predictions": list(np.zeros((n, 3), np.int64)),
         }
     )
     return edits, pd.DataFrame({"index": np.arange(n), "transplant_rate": feature})

@@ -29,9 +29,10 @@ SURE = MaskTrust(misfit=False, estimated=False)
 def evidence_of(label: int, effect: float, decided: float, n: int = 100, **others: object) -> dict:
     half = 1.96 * np.sqrt(max(effect * (1 - effect), 0.01) / n)
     return {
-        "label": label, "family": "estimated", "n": n, "effect": effect,
+        "label": label, "family": "estimated", "n": n, "n_images": n, "effect": effect,
         "effect_low": effect - half, "effect_high": effect + half, "decided_share": decided,
-        "effect_noise": effect, "effect_mean": effect, "effect_other": effect,
+        "decided_elsewhere": 0.0, "effect_noise": effect, "effect_mean": effect,
+        "effect_other": effect,
         "feature_transplant_rate": 0.1, **others,
     }  # fmt: skip
 
@@ -59,7 +60,7 @@ def test_a_class_that_stands_out_is_accused_and_the_others_are_not() -> None:
     found = judge([evidence_of(0, 0.6, 0.5), *CLEAN[1:]])
     assert [row["verdict"] for row in found] == [RELIES] + [CLEAR] * 4
     assert found[0]["reliance"] == 0.6 and found[0]["reliance_family"] == "estimated"
-    assert "60%" in found[0]["verdict_text"] and "'c0'" in found[0]["verdict_text"]
+    assert "60 more" in found[0]["verdict_text"] and "'c0'" in found[0]["verdict_text"]
 
 
 def test_a_cue_in_few_images_is_found_by_those_it_decides() -> None:
@@ -117,6 +118,27 @@ def test_the_family_that_shows_it_is_named() -> None:
     assert "centre-ellipse" in found["verdict_text"]
 
 
+def test_what_other_backgrounds_decide_too_accuses_nobody() -> None:
+    lonely = evidence_of(0, 0.15, 0.3)
+    assert judge([lonely, *CLEAN[1:]])[0]["verdict"] == RELIES
+    common = lonely | {"decided_elsewhere": 0.28}
+    assert judge([common, *CLEAN[1:]])[0]["verdict"] == CLEAR
+    unsure = evidence_of(0, 0.1, 0.4, effect_low=-0.02)
+    assert judge([unsure, *CLEAN[1:]])[0]["verdict"] == SUSPECT
+
+
+def test_objects_that_cutting_destroys_cannot_be_cleared() -> None:
+    table = pa.table({"label_name": ["c0"], "mask_confidence": pa.array([0.6])})
+    edited = {"n_edited": 100, "acc_unedited": 0.8, "bg_gap": 0.1, "bg_gap_low": 0.0,
+              "bg_gap_high": 0.2, "acc_mixed_rand": 0.2}  # fmt: skip
+    for kept, expected in ((0.3, MASK_LIMITED), (0.5, CLEAR)):
+        (found,) = judge_classes(
+            table, pd.DataFrame(CLEAN[:1]), [edited | {"acc_mixed_same": kept}], SURE
+        )
+        assert found["verdict"] == expected
+    assert judge([evidence_of(0, 0.6, 0.5), *CLEAN[1:]])[0]["verdict"] == RELIES
+
+
 def test_too_few_and_unusable_masks_are_told_apart() -> None:
     few = judge([evidence_of(0, 0.9, 0.9, n=10), *CLEAN[1:]])[0]
     assert few["verdict"] == TOO_FEW and few.get("reliance") is None
@@ -137,7 +159,7 @@ def test_chance_is_that_of_scipys_tests() -> None:
     row = evidence_of(0, 0.3, 0.12)
     by_share = stats.binomtest(12, 100, THRESHOLDS.clean_decided, alternative="greater").pvalue
     error = (row["effect_high"] - row["effect_low"]) / (2 * stats.norm.ppf(0.975))
-    by_effect = stats.norm.sf((0.3 - THRESHOLDS.clean_effect) / error)
+    by_effect = stats.t.sf((0.3 - THRESHOLDS.clean_effect) / error, 99)
     assert chance(pd.DataFrame([row]))[0] == pytest.approx(2 * min(by_share, by_effect))
 
 
@@ -167,7 +189,7 @@ def test_a_property_that_tells_the_class_apart_is_named() -> None:
     first, second = judge_classes(
         table, pd.DataFrame(CLEAN[:2]), [{"n_edited": 100}] * 2, SURE, properties=properties
     )
-    assert "sharpness" in first["verdict_limits"] and "0.96" in first["verdict_limits"]
+    assert "fineness of detail" in first["verdict_limits"] and "0.96" in first["verdict_limits"]
     assert "AUC" not in second["verdict_limits"]
 
 
