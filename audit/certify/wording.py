@@ -28,7 +28,7 @@ def headline(summary: pd.DataFrame) -> list[str]:
         summary: Rows of ``summary.parquet``.
 
     Returns:
-        Sentences; those whose figure is missing are left out.
+        Sentences; what could not be tested or was not learnt is said.
     """
     told = []
     ranking = figure_of(summary, "class AUROC", "reliance")
@@ -141,7 +141,7 @@ def why_missed(row: dict[str, Any]) -> str:
     if pd.isna(row["verdict"]) or row["verdict"] == TOO_FEW:
         return "too few images of the class could be edited"
     if row["verdict"] == MASK_LIMITED:
-        return "the masks are not trusted enough: they may count the cue as object"
+        return "neither masks nor cut-out objects can be trusted enough to say anything"
     if row["verdict"] == SUSPECT:
         return "suspected, but edited pixels do not make it certain"
     if pd.notna(row["reliance"]) and row["reliance"] > RELIED_ON / 2:

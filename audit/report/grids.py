@@ -36,7 +36,7 @@ HEADINGS = {
     "median": "Typical",
     "best": "Most of the evidence on the object",
     "random": "Drawn at random",
-    "right_for_the_wrong_reason": "Right for the wrong reason",
+    "right_for_the_wrong_reason": "Right for the wrong reason, by feature space",
     "wrong_but_confident": "Wrong but confident",
     "least_trusted_masks": "Object masks of the least confidence",
     "most_trusted_masks": "Object masks of the most confidence",
@@ -191,7 +191,8 @@ class Grids:
 
 SPLIT_MEANING = {
     "right_for_the_wrong_reason": "Correct predictions whose background points to the label and "
-    "whose object points elsewhere",
+    "whose object points elsewhere, by contributions in feature space: a hint, not tested in "
+    "pixels",
     "wrong_but_confident": "Wrong predictions with the highest probability",
     "least_trusted_masks": "The white line is an estimate; here it is most likely wrong",
     "most_trusted_masks": "The white line is an estimate; here it is most likely right",

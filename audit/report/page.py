@@ -59,6 +59,7 @@ def write_page(folder: Path, *, facts: dict[str, Any], tables: dict[str, pd.Data
         explained={"predicted": "predicted", "label": "labelled"}[facts["config"]["target"]],
         typical=ranked["transplant_rate"].median(),
         shown=_CLASSES_NAMED,
+        files=["samples/*.parquet", *(f"{name}.parquet" for name in tables)],
         tested=bool(ranked["reliance"].notna().any()),
         relies=_of_verdict(ranked, RELIES),
         suspects=_of_verdict(ranked, SUSPECT),

@@ -41,9 +41,7 @@ def choose_samples(samples: pd.DataFrame, classes: pd.DataFrame, seed: int) -> p
             for section, rows in _of_class(groups[label], np.random.default_rng((seed, label))):
                 chosen += _entries(section, label, rows)
     correct = scored["correct"].fillna(False).astype(bool)
-    by_background = (scored["background_pred"] == scored["label"]).fillna(False).astype(bool)
-    by_object = (scored["object_pred"] == scored["label"]).fillna(False).astype(bool)
-    wrong_reason = scored[correct & by_background & ~by_object]
+    wrong_reason = scored[scored["right_for_wrong_reason"].fillna(False).astype(bool)]
     wrong = scored[~correct & scored["label"].notna()]
     confident = [_most(rows, "confidence", WIDE_TILES) for rows in (wrong_reason, wrong)]
     masked = samples[samples["mask_confidence"].notna() & samples["map"].notna()]

@@ -223,7 +223,8 @@ SAMPLE_COLUMNS: tuple[Column, ...] = (
            null_when=_NO_MASK + ", or the background supplies nothing to any"),
     Column(name="reason", type=_NAME, range="object, background, both, neither",
            meaning="Which regions alone point to the target: object (object_pred is the target, "
-           "background_pred is not), background (the other way round), both, neither.",
+           "background_pred is not), background (the other way round), both, neither; by "
+           "contributions in feature space, not tested in pixels.",
            null_when=_NO_REASON),
     Column(name="right_for_wrong_reason", type=pa.bool_(), range="true or false",
            meaning="Predicted as labelled, and the reason is background.", null_when=_NO_FLAG),

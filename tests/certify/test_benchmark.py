@@ -12,9 +12,10 @@ import pytest
 from audit.certify.benchmark import Certificate, certify
 from audit.certify.evaluation import SUMMARY_COLUMNS
 from audit.certify.known import load_dataset
-from audit.certify.page import Story, headline, missed_rows, why_missed, write_page
+from audit.certify.page import Story, missed_rows, write_page
 from audit.certify.settings import CertifySettings, load_settings
 from audit.certify.tables import CERTIFY_COLUMNS, SAMPLE_COLUMNS
+from audit.certify.wording import headline, why_missed
 from audit.tables.verdicts import CLEAR, MASK_LIMITED, RELIES, SUSPECT, TOO_FEW
 
 DOCS = Path(__file__).parents[2] / "docs" / "certify.md"
@@ -167,7 +168,8 @@ def test_the_command_names_what_is_wrong(
 ) -> None:
     for flags, said in (
         (("--cues", "rain"), "--cues"),
-        (("--strengths", "x"), "--strengths"),
+        (("--strengths", "x"), "whole percents from 0 to 100, with commas"),
+        (("--masks", "bogus"), "auto | dataset | estimated"),
         (("--dataset", "cifar10", "--data-root", tmp_path), "cifar10 was not found"),
         (("--checkpoint", tmp_path / "no.safetensors"), "does not exist"),
         (("--device", "abacus"), "abacus"),
@@ -175,6 +177,7 @@ def test_the_command_names_what_is_wrong(
         done = audit_here("certify", "--out", tmp_path, *flags)
         assert done.returncode == 2
         assert said in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_documentation_names_every_column() -> None:

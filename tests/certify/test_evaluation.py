@@ -173,6 +173,28 @@ def test_accusations_are_counted_by_what_was_done(summary: pd.DataFrame) -> None
     assert told(summary, "accused", "clean models")["high"] == pytest.approx(0.8419, abs=1e-4)
 
 
+def test_what_could_not_be_tested_is_neither_accused_nor_spared() -> None:
+    few = CLASSES.assign(verdict="too few samples")
+    figures = summarise(few, SAMPLES).to_pandas().set_index(["measure", "of"])
+    verdicts = figures[figures["not_tested"].notna()]
+    assert verdicts["value"].isna().all()
+    assert (verdicts["n"] == 0).all()
+    assert verdicts.loc["accused", "not_tested"].to_dict() == {
+        "clean models": 2, "classes without cue in planted models": 2, "cue on the object": 1,
+        "cue on object and background": 1, "cue in the background, not relied on": 1, "random": 1,
+    }  # fmt: skip
+    assert told(figures.reset_index(), "found", "all cues")["not_tested"] == 2
+    one = CLASSES.assign(verdict=CLASSES["verdict"].where(CLASSES["case"] == "A", few["verdict"]))
+    found = told(summarise(one, SAMPLES).to_pandas(), "found", "all cues")
+    assert (found["positive"], found["n"], found["not_tested"]) == (1, 1, 1)
+
+
+def test_that_there_is_no_negative_control_is_told() -> None:
+    bare = summarise(CLASSES[CLASSES["place"] != "object"], SAMPLES).to_pandas()
+    control = told(bare, "accused", "cue on the object")
+    assert (control["n"], control["not_tested"]) == (0, 0)
+
+
 def test_what_is_found_is_told_by_cue_and_strength(summary: pd.DataFrame) -> None:
     figure = told(summary, "found", "all cues")
     assert (figure["positive"], figure["n"]) == (1, 2)
