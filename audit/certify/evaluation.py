@@ -88,8 +88,13 @@ def summarise(classes: pd.DataFrame, samples: pd.DataFrame) -> pa.Table:
 
 
 def relied_on(classes: pd.DataFrame) -> pd.Series[bool]:
-    """Which classes are relied on through a cue in the background, as measured."""
-    return (classes["place"] == "background") & (classes["pull"] > RELIED_ON)
+    """Which classes are relied on through a cue in the background, as measured.
+
+    A model without a cue in its training may still answer to it (a blue frame looks like sea); in
+    its images the cue never occurs, so there is nothing that an audit of them could find.
+    """
+    planted = classes["strength"] > 0
+    return planted & (classes["place"] == "background") & (classes["pull"] > RELIED_ON)
 
 
 def tested(classes: pd.DataFrame) -> pd.Series[bool]:

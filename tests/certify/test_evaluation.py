@@ -227,3 +227,8 @@ def test_properties_tell_some_classes(summary: pd.DataFrame) -> None:
         "frame": (0, 1), "watermark": (1, 1), "object_colour": (0, 1), "patch": (0, 1),
         "classes without cue": (0, 4),
     }  # fmt: skip
+
+
+def test_a_cue_that_a_model_never_saw_is_not_relied_on() -> None:
+    seen = CLASSES[CLASSES["cue"] == "frame"].assign(pull=0.9)
+    assert relied_on(seen).tolist() == [False, True], "the clean model's, the planted one's"
