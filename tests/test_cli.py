@@ -309,7 +309,7 @@ def test_shipped_weights_reach_the_accuracy_of_their_card(
     card = json.loads((WEIGHTS / f"cifar10-{model}" / "card.json").read_text())
     result = audit(
         "run", "--dataset", "cifar10", "--data-root", real_data("cifar10"), "--model", model,
-        "--masks", masks, "--out", tmp_path,
+        "--masks", masks, "--edits", "none", "--out", tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     run = load_run(tmp_path)
