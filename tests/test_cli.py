@@ -293,6 +293,7 @@ def test_a_published_checkpoint_keeps_its_accuracy(tmp_path: Path) -> None:
         "run", "--dataset", "cifar10", "--data-root", real_data("cifar10"), "--model", "resnet20",
         "--checkpoint", real_data("weights") / "resnet20-12fca82f.th", "--out", tmp_path,
         "--mean", 0.485, 0.456, 0.406, "--std", 0.229, 0.224, 0.225, "--masks", "ellipse",
+        "--edits", "none",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert load_run(tmp_path).manifest["totals"]["accuracy"] == pytest.approx(0.810, abs=0.001)

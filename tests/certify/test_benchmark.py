@@ -157,7 +157,7 @@ def test_planted_data_is_audited_like_any_other(
 def test_missed_classes_have_a_reason() -> None:
     verdicts = [RELIES, SUSPECT, MASK_LIMITED, CLEAR, TOO_FEW]
     rows = pd.DataFrame({"verdict": verdicts}).assign(
-        kind="planted", place="background", cue="patch", pull=0.9, reliance=0.0
+        kind="planted", place="background", cue="patch", strength=0.95, pull=0.9, reliance=0.0
     )
     reasons = [why_missed(missed) for missed in missed_rows(rows)]
     assert len(reasons) == len(set(reasons)) == 4

@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 # The full campaign: AUDIT_KILLS=10 make test ARGS=tests/run/test_kill.py
-KILLS = int(os.environ.get("AUDIT_KILLS", "3"))
+KILLS = int(os.environ.get("AUDIT_KILLS", "2"))
 
 
 def command(out: Path) -> list[str]:
     flags = [
         "--dataset",
         "demo",
+        "--limit",
+        "400",
         "--masks",
         "estimated",
         "--shard-size",
