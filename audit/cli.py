@@ -125,6 +125,8 @@ def cli() -> None:
 @click.option("--workers", type=_AUTO_INT, help="Decoding processes.  [default: auto]")
 @click.option("--shard-size", type=int, help="Samples a part.  [default: 1000]")
 @click.option("--out", type=_FILE, help="Where reports go.  [default: reports]")
+@click.option("--lang", help="Of the report: en | zh  [default: en]")
+@click.option("--colours", help="Of heatmaps: jet | viridis | cividis | inferno  [default: jet]")
 def run(config: Path | None, **flags: Any) -> None:
     """Audit a classifier over a whole split."""
     from audit.config import load_config

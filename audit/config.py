@@ -28,6 +28,8 @@ Method = Literal[
     "hirescam", "gradcam", "cam", "gradcam++", "xgradcam", "layercam", "eigencam", "scorecam",
     "ablationcam", "channels",
 ]  # fmt: skip
+Language = Literal["en", "zh"]
+Colours = Literal["jet", "viridis", "cividis", "inferno"]
 
 MASKS = ("auto", "dataset", "estimated", "component", "ellipse")
 _SESSION = re.compile(r"rembg:[a-z0-9][a-z0-9_.-]*")
@@ -82,6 +84,9 @@ class AuditConfig(BaseModel):
         workers: Processes that decode images.
         shard_size: Samples a part.
         out: Where reports go.
+        lang: Language of the page and the pictures: ``en`` or ``zh``.
+        colours: Of heatmaps in the report: ``jet``, or ``viridis``, ``cividis`` or ``inferno``,
+            which colour-blind readers can tell apart too.
 
     Example:
         >>> AuditConfig(dataset="demo").method
@@ -128,6 +133,8 @@ class AuditConfig(BaseModel):
     workers: Auto | int = "auto"
     shard_size: int = Field(default=1000, ge=1)
     out: Path = Path("reports")
+    lang: Language = "en"
+    colours: Colours = "jet"
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -223,7 +230,8 @@ NOT_IN_FINGERPRINT = frozenset(
     {
         "data_root", "mask_root", "boxes", "checkpoint", "class_map", "preprocessing",
         "image_size", "resize", "interpolation", "mean", "std", "target_layer", "download",
-        "workers", "out", "max_bad", "device", "sanity", "edits",
+        "workers", "out", "max_bad", "device", "sanity", "edits", "lang",
+        "colours",
     }
 )  # fmt: skip
 

@@ -14,8 +14,8 @@ PACKAGE = Path(audit.__file__).parent
 ROOMS = (
     "errors", "config", "files", "devices", "usercode", "data", "masks", "models", "training",
     "cam", "explaining", "sanity",
-    "score", "step", "run", "tables", "report", "inputs", "pixels", "results", "job", "certify",
-    "explain", "masking", "cli",
+    "score", "step", "run", "tables", "report", "inputs", "pixels", "results", "redraw",
+    "comparing", "gate", "export", "job", "certify", "explain", "masking", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}
 
