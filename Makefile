@@ -24,7 +24,7 @@ TRAIN_FLAGS = --dataset '$(DATASET)' \
 	$(if $(DEVICE),--device '$(DEVICE)') \
 	$(ARGS)
 
-.PHONY: help setup audit certify train test lint type check bench docs clean
+.PHONY: help setup audit certify train test lint type check bench docs messages clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -65,6 +65,9 @@ bench: $(DEV) ## Measure heatmaps, memory, masks, labels (DATA_ROOT=images and m
 
 docs: $(DEV) ## Rewrite the tables of columns in reports/README.md
 	$(BIN)/python -m audit.report.columns reports/README.md
+
+messages: $(DEV) ## Bring the report's catalogues up to date with its texts, and compile them
+	$(BIN)/python -m tests.report.messages
 
 clean: ## Remove what was built; reports and weights stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "explain_images", "load_run", "run_audit"]
+__all__ = ["__version__", "compare_runs", "explain_images", "load_run", "run_audit"]
 
 if TYPE_CHECKING:
+    from audit.comparing import compare_runs
     from audit.explain import explain_images
     from audit.job import run_audit
-    from audit.tables import load_run
+    from audit.viewing import load_run
 
 
 def __getattr__(name: str) -> Any:
@@ -30,7 +31,11 @@ def __getattr__(name: str) -> Any:
 
         return explain_images
     if name == "load_run":
-        from audit.tables import load_run
+        from audit.viewing import load_run
 
         return load_run
+    if name == "compare_runs":
+        from audit.comparing import compare_runs
+
+        return compare_runs
     raise AttributeError(f"module 'audit' has no attribute '{name}'")

@@ -15,10 +15,14 @@ import audit
 from audit.errors import AuditError, visible
 
 if TYPE_CHECKING:
+    from audit.gate import GateSettings
     from audit.tables import AuditRun
 
 _FILE = click.Path(path_type=Path)
 _INTERRUPTED = 130
+_GATE_FAILED = 3
+# The file that GitHub Actions shows as a step's summary.
+_STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,11 +131,16 @@ def cli() -> None:
 @click.option("--out", type=_FILE, help="Where reports go.  [default: reports]")
 @click.option("--lang", help="Of the report: en | zh  [default: en]")
 @click.option("--colours", help="Of heatmaps: jet | viridis | cividis | inferno  [default: jet]")
-def run(config: Path | None, **flags: Any) -> None:
-    """Audit a classifier over a whole split."""
+def run(config: Path | None, **flags: Any) -> int:
+    """Audit a classifier over a whole split.
+
+    With a [gate] in the job file the exit code is 3 where the run breaks one of its rules.
+    """
     from audit.config import load_config
 
     settings = load_config(config, flags)
+    # Before hours of work: is the gate right, and is its baseline there?
+    gate_settings, baseline = _open_gate(config)
     click.echo(f"audit {audit.__version__}: {settings.dataset}, opening …", err=True)
     from audit.job import run_audit
     from audit.report.summary import summarise
@@ -139,6 +148,7 @@ def run(config: Path | None, **flags: Any) -> None:
     started = time.monotonic()
     finished: AuditRun = run_audit(settings, say=lambda text: click.echo(text, err=True))
     click.echo(summarise(finished, seconds=time.monotonic() - started))
+    return 0 if gate_settings is None else _judge(finished, gate_settings, baseline)
 
 
 @cli.command()
@@ -323,6 +333,191 @@ def certify(**flags: Any) -> None:
 
     finished = run_benchmark(settings, say=lambda text: click.echo(text, err=True))
     click.echo(describe(finished.path, finished.classes, finished.summary, finished.seconds))
+
+
+def _open_gate(
+    config: Path | None, baseline: Path | None = None
+) -> tuple[GateSettings | None, AuditRun | None]:
+    """The gate of a job file, and the run that it compares with."""
+    if config is None:
+        return None, None
+    from audit.gate import load_gate, open_baseline
+
+    settings = load_gate(config, baseline)
+    if settings is None or settings.baseline is None:
+        return settings, None
+    return settings, open_baseline(settings.baseline)
+
+
+def _judge(
+    finished: AuditRun, settings: GateSettings, baseline: AuditRun | None, out: Path | None = None
+) -> int:
+    """Hold a run against a gate, leave the outcome as files, print it."""
+    from audit.gate import as_markdown, evaluate, outcome_lines, write_results
+
+    evaluation = evaluate(finished, settings, baseline)
+    files = write_results(evaluation, out)
+    click.echo("\n" + "\n".join(outcome_lines(evaluation)))
+    click.echo(f"Gate: {', '.join(map(str, files))}")
+    if summary := os.environ.get(_STEP_SUMMARY):
+        from audit.export import append_summary
+
+        try:
+            append_summary(Path(summary), as_markdown(evaluation))
+        except AuditError as error:
+            # The exit code is the gate's.
+            click.echo(f"warning: {error}", err=True)
+    return 0 if evaluation.passed else _GATE_FAILED
+
+
+@cli.command()
+@click.argument("run", type=_FILE, metavar="RUN")
+@click.option("--config", type=_FILE, required=True, help="Job file (TOML) with a [gate] table.")
+@click.option("--baseline", type=_FILE, help="Run to compare with, instead of the gate's.")
+@click.option("--out", type=_FILE, help="Where gate.json, gate.md and gate.xml go.  "
+              "[default: the run's folder]")  # fmt: skip
+def gate(run: Path, config: Path, baseline: Path | None, out: Path | None) -> int:
+    """Hold a finished run against the [gate] of a job file.
+
+    The exit code is 0 where it keeps every rule, 3 where it breaks one. In GitHub Actions the
+    outcome is added to the step's summary.
+    """
+    from audit.errors import ConfigError
+    from audit.tables import load_run
+
+    settings, opened = _open_gate(config, baseline)
+    if settings is None:
+        raise ConfigError(f"the job file {config} has no gate", expected="a table [gate]",
+                          remedy="see jobs/gate.toml")  # fmt: skip
+    return _judge(load_run(run), settings, opened, out)
+
+
+@cli.command()
+@click.argument("run", type=_FILE, metavar="RUN")
+@click.option("--to", "target", type=click.Choice(["mlflow", "tensorboard", "github"]),
+              required=True, help="Where to.")  # fmt: skip
+@click.option("--tracking-uri", help="mlflow: the server, or sqlite:///FILE.  [default: MLflow's]")
+@click.option("--experiment", help="mlflow: its name.  [default: audit]")
+@click.option("--logdir", type=_FILE, help="tensorboard: where its folders of runs are.")
+@click.option("--summary", type=_FILE,
+              help="github: file to add to.  [default: $GITHUB_STEP_SUMMARY]")  # fmt: skip
+def export(run: Path, target: str, **asked: Any) -> None:
+    """Hand a finished run to MLflow, TensorBoard or GitHub's step summary.
+
+    A second export of the same run to MLflow or TensorBoard replaces the first.
+    """
+    from audit.tables import load_run
+
+    _refuse_foreign(target, asked)
+    finished = load_run(run)
+    if target == "mlflow":
+        from audit.export.mlflow import export_to_mlflow
+
+        where = export_to_mlflow(
+            finished,
+            tracking_uri=asked["tracking_uri"],
+            experiment=asked["experiment"] or "audit",
+        )
+        click.echo(f"MLflow: run {where.run_id} of experiment {where.experiment_id} at {where.uri}")
+    elif target == "tensorboard":
+        from audit.export.tensorboard import export_to_tensorboard
+
+        if asked["logdir"] is None:
+            raise click.UsageError("--to tensorboard needs --logdir")
+        folder = export_to_tensorboard(finished, asked["logdir"])
+        click.echo(f"TensorBoard: {folder}")
+        click.echo(f"look at it with: tensorboard --logdir {asked['logdir']}")
+    else:
+        from audit.export import append_summary, run_as_markdown
+
+        summary = asked["summary"] or os.environ.get(_STEP_SUMMARY)
+        if summary is None:
+            raise click.UsageError(f"--to github needs --summary FILE outside of GitHub Actions, "
+                                   f"which sets ${_STEP_SUMMARY}")  # fmt: skip
+        append_summary(Path(summary), run_as_markdown(finished))
+        click.echo(f"added to {summary}")
+
+
+_EXPORT_FLAGS = {
+    "mlflow": ("tracking_uri", "experiment"), "tensorboard": ("logdir",), "github": ("summary",)
+}  # fmt: skip
+
+
+@cli.command()
+@click.argument("run", type=_FILE, metavar="RUN")
+@click.option("--out", type=_FILE, help="Where page and grids go.  [default: the run's folder]")
+@click.option("--lang", help="en | zh  [default: as before]")
+@click.option("--colours", help="jet | viridis | cividis | inferno  [default: as before]")
+@click.option("--sample", "chosen", multiple=True, metavar="ID",
+              help="Show this sample too; may be repeated.")  # fmt: skip
+@click.option("--samples", type=_FILE, metavar="FILE",
+              help="Show these too: a sample_id in each line.")  # fmt: skip
+@click.option("--gallery", type=click.IntRange(min=0), metavar="N",
+              help="Show at most so many flagged images.  [default: all stored ones]")  # fmt: skip
+@click.option("--data-root", type=_FILE, help="Where named datasets lie by now, for samples whose "
+              "pictures the run does not hold.")  # fmt: skip
+def report(run: Path, chosen: tuple[str, ...], samples: Path | None, **wishes: Any) -> None:
+    """Draw a finished run's page and pictures again, from its tables alone.
+
+    RUN is its folder, or a folder of runs: then the newest. Without options the report becomes what
+    it was, drawn by this version of audit.
+    """
+    names = [*chosen, *(_lines(samples) if samples is not None else ())]
+    from audit.redraw import redraw
+
+    click.echo(f"Report: {redraw(run, samples=names or None, **wishes)}")
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a text that are not empty."""
+    from audit.errors import UsageError
+
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the file of samples {file} cannot be read", found=str(error)) from error
+
+
+def _refuse_foreign(target: str, asked: dict[str, Any]) -> None:
+    """Refuse flags of another target."""
+    for name, value in asked.items():
+        if value is not None and name not in _EXPORT_FLAGS[target]:
+            raise click.UsageError(f"--{name.replace('_', '-')} is not for --to {target}")
+
+
+@cli.command()
+@click.argument("a", type=_FILE, metavar="A")
+@click.argument("b", type=_FILE, metavar="B")
+@click.option("--out", type=_FILE, help="Where to.  [default: reports/compare/A's run-B's run]")
+@click.option("--lang", default="en", show_default=True, help="Of the page: en | zh")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Draws bootstrap resamples.")  # fmt: skip
+def compare(a: Path, b: Path, out: Path | None, lang: str, seed: int) -> None:
+    """Compare two runs over the same images: is B better, and in which classes?
+
+    A and B are folders of runs, or folders that hold some: then the newest.
+    """
+    from audit.comparing import compare_runs
+    from audit.report.comparing_summary import summarise_comparison
+
+    found = compare_runs(a, b, out=out, lang=lang, seed=seed)
+    click.echo(summarise_comparison(found.path, found.manifest, found.compare, found.changes))
+
+
+@cli.command()
+@click.argument("folder", type=_FILE, metavar="DIR")
+@click.option("--order", default="finished", show_default=True, help="finished | name")
+@click.option("--out", type=_FILE, help="Where to.  [default: reports/trend/last run]")
+@click.option("--lang", default="en", show_default=True, help="Of the page: en | zh")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Draws bootstrap resamples.")  # fmt: skip
+def trend(folder: Path, order: str, out: Path | None, lang: str, seed: int) -> None:
+    """Follow a line of models: all runs in DIR, each compared with the one before."""
+    from audit.comparing import follow_runs
+    from audit.report.comparing_summary import summarise_trend
+
+    found = follow_runs(folder, order=order, out=out, lang=lang, seed=seed)
+    click.echo(summarise_trend(found.path, found.manifest, found.trend))
 
 
 def main() -> None:

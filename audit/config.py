@@ -249,7 +249,9 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> AuditConfig:
     Raises:
         ConfigError: If the file cannot be read, or a name or a value is not allowed.
     """
-    settings = _read_toml(file) if file is not None else {}
+    settings = read_toml(file) if file is not None else {}
+    # Read by audit.gate.
+    settings.pop("gate", None)
     settings |= {name: value for name, value in overrides.items() if value is not None}
     where = f" in {file}" if file is not None else ""
     unknown = [name for name in settings if name not in AuditConfig.model_fields]
@@ -275,7 +277,12 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> AuditConfig:
         ) from error
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """What a job file says.
+
+    Raises:
+        ConfigError: If it is absent or no TOML.
+    """
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

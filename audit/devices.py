@@ -6,6 +6,8 @@ import torch
 
 from audit.errors import UsageError
 
+CPU = torch.device("cpu")
+
 
 def pick_device(name: str) -> torch.device:
     """The device of a name, proven to work.

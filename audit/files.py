@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
+import io
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from audit.errors import OutputError
 
@@ -38,6 +44,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise output_error(path, error) from error
 
 
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table so that a kill at any moment leaves the old file, the new one or none.
+
+    Args:
+        path: Where to; its folder must exist.
+        table: All of it.
+
+    Raises:
+        OutputError: If the disk is full or the folder is not writable.
+    """
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents.
 
@@ -51,6 +72,27 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise output_error(path, PermissionError(errno.EACCES, "the folder is not writable"))
     return path
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; nobody else must write into it meanwhile.
+
+    Raises:
+        OutputError: If somebody does.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"another audit is writing {folder}",
+                remedy="wait for it to end: it computes the same run",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def remove_unfinished(folder: Path) -> None:

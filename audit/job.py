@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from audit.config import AuditConfig, load_config
-from audit.errors import OutputError, TooManyBadSamples, UsageError
+from audit.errors import TooManyBadSamples, UsageError
 from audit.explaining import explainer_of
-from audit.files import remove_unfinished
+from audit.files import remove_unfinished, sole_writer
 from audit.inputs import Opened, open_inputs
 from audit.models import describe, evaluation, plain_kernels
 from audit.pixels import enough_memory, look_again
+from audit.redraw import redrawn
 from audit.results import conclude, prefixes_of
 from audit.run.engine import Auditor, evidence_share
 from audit.run.manifest import (
@@ -34,8 +31,9 @@ from audit.run.rows import columns_of
 from audit.run.store import PartStore, Shard, plan_shards
 from audit.sanity import count_stages
 from audit.step import AuditStep, rehearse
-from audit.tables.reading import AuditRun, read_samples
+from audit.tables.reading import read_samples
 from audit.tables.totals import count_statuses, first_problems
+from audit.viewing import Run
 
 # The samples that tell of bad data, not of what the model does.
 BAD_STATUSES = (
@@ -52,7 +50,7 @@ def run_audit(
     network: nn.Module | None = None,
     say: Callable[[str], object] | None = None,
     **settings: Any,
-) -> AuditRun:
+) -> Run:
     """Audit a classifier over a split and leave a complete run.
 
     What an earlier, interrupted audit with the same settings has finished is kept.
@@ -80,13 +78,14 @@ def run_audit(
     opened = open_inputs(config or load_config(None, settings), network)
     if say is not None:
         say(describe(opened.classifier, opened.parts))
-    with _sole_writer(opened.folder), evaluation(opened.classifier.module), plain_kernels():
+    with sole_writer(opened.folder), evaluation(opened.classifier.module), plain_kernels():
         manifest = read_manifest(opened.folder)
         if manifest is None or _is_stale(manifest, opened.config):
             manifest = _compute(opened)
+        manifest = redrawn(Run(opened.folder, manifest), opened.config)
         totals = manifest["totals"]
         _refuse_bad_data(totals["statuses"], totals["problems"], opened)
-    return AuditRun(opened.folder, manifest)
+    return Run(opened.folder, manifest)
 
 
 def _is_stale(manifest: dict[str, Any], config: AuditConfig) -> bool:
@@ -96,23 +95,6 @@ def _is_stale(manifest: dict[str, Any], config: AuditConfig) -> bool:
     other_edits = config.edits not in ("none", manifest["config"].get("edits"))
     no_sanity = config.sanity and "sanity.parquet" not in manifest["files"]
     return other_code or other_edits or no_sanity
-
-
-@contextmanager
-def _sole_writer(folder: Path) -> Iterator[None]:
-    """Hold the run's folder; a second audit of the same run must not write into it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"another audit is writing {folder}",
-                remedy="wait for it to end: it computes the same run",
-            ) from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _compute(opened: Opened) -> dict[str, Any]:
@@ -127,9 +109,9 @@ def _compute(opened: Opened) -> dict[str, Any]:
     sidecars = store.verify_all(shards)
     _refuse_bad_data(count_statuses(sidecars), first_problems(sidecars), opened)
     samples = read_samples(opened.folder)
-    edited = look_again(opened, auditor, samples)
+    edited, editor = look_again(opened, auditor, samples)
     looked = time.monotonic()
-    facts, written = conclude(opened, auditor, samples, sidecars)
+    facts, written = conclude(opened, auditor, editor, samples, sidecars)
     facts["seconds"] = {
         "parts": round(computed - started, 2),
         "edits": round(looked - computed, 2),

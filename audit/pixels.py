@@ -23,7 +23,9 @@ from audit.tables.reading import EDITS
 _SHARD = 250
 
 
-def look_again(opened: Opened, auditor: Auditor, samples: pd.DataFrame) -> list[str]:
+def look_again(
+    opened: Opened, auditor: Auditor, samples: pd.DataFrame
+) -> tuple[list[str], PixelEditor]:
     """Edit the samples that ``--edits`` chooses, as far as a former try has not.
 
     Args:
@@ -32,7 +34,8 @@ def look_again(opened: Opened, auditor: Auditor, samples: pd.DataFrame) -> list[
         samples: All rows.
 
     Returns:
-        The files of the edits, relative to the run's folder; none where nothing was chosen.
+        The files of the edits, relative to the run's folder; none where nothing was chosen. And
+        what edits, to make pictures again.
     """
     chosen = choose_edited(samples, opened.config.edits, opened.config.seed)
     rows = samples.set_index("index")
@@ -52,7 +55,7 @@ def look_again(opened: Opened, auditor: Auditor, samples: pd.DataFrame) -> list[
     store.verify_all(shards)
     names = store.names(shards)
     _remove_others(opened.folder / EDITS, names)
-    return names
+    return names, editor
 
 
 @contextmanager

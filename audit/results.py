@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from audit.config import AuditConfig
-from audit.files import write_atomically
+from audit.files import write_parquet
 from audit.inputs import Opened
 from audit.masks.alignment import check_alignment, reduced_to_check
-from audit.report.grids import Grids
+from audit.report.editpictures import build_pictures, choose_pictured
+from audit.report.gallery import Flags, choose_flagged, flag_samples
 from audit.report.masktrust import MISFITS
-from audit.report.page import write_page
-from audit.report.prototypes import background_sheets, choose_backgrounds
+from audit.report.prototypes import choose_backgrounds
 from audit.report.selection import choose_samples
-from audit.report.thumbs import UNKNOWN, build_thumbs
+from audit.report.stored import Stored
+from audit.report.thumbs import UNKNOWN, build_thumbs, encode_mask, encode_picture
+from audit.report.writing import write_report
+from audit.run.edits import PixelEditor
 from audit.run.engine import Auditor
 from audit.run.manifest import (
     CODE_OF_REPORTS,
@@ -59,9 +60,13 @@ def prefixes_of(config: AuditConfig) -> list[str]:
 
 
 def conclude(
-    opened: Opened, auditor: Auditor, samples: pd.DataFrame, sidecars: list[dict[str, Any]]
+    opened: Opened,
+    auditor: Auditor,
+    editor: PixelEditor,
+    samples: pd.DataFrame,
+    sidecars: list[dict[str, Any]],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Tables, thumbnails, grids and page; returns the manifest's content and what was written."""
+    """Tables, pictures, grids and page; returns the manifest's content and what was written."""
     folder, config = opened.folder, opened.config
     map_grid = auditor.step.explainer.map_grid
     edits = read_edits(folder)
@@ -71,16 +76,7 @@ def conclude(
         tables["sanity"] = _check_sanity(opened, auditor)
     frames = {name: table.to_pandas() for name, table in tables.items()}
     for name, table in tables.items():
-        _write_parquet(folder / f"{name}.parquet", table)
-    chosen = choose_samples(samples, frames["classes"], config.seed)
-    kinds = frames["backgrounds"], frames["channels"]
-    shown = chosen.loc[chosen["label"] >= 0, "label"]
-    chosen = pd.concat([chosen, choose_backgrounds(samples, *kinds, shown)], ignore_index=True)
-    thumbs = _fetch_thumbs(auditor, chosen)
-    _write_parquet(folder / "thumbs.parquet", thumbs)
-    pictures = thumbs.to_pandas()
-    grids = Grids(samples, pictures, frames["classes"], map_grid)
-    drawn = grids.draw_all(folder, background_sheets(samples, pictures, *kinds, map_grid))
+        write_parquet(folder / f"{name}.parquet", table)
     totals = {
         **summarise_split(samples, frames["classes"], sidecars, seed=config.seed),
         **label_totals(tables["labels"]),
@@ -89,8 +85,50 @@ def conclude(
         "trust": agreement(edits, samples, frames["evidence"], config.seed),
     }
     facts = _facts(opened, totals, map_grid, check)
-    write_page(folder, facts=facts, tables=frames)
-    return facts, [*(f"{name}.parquet" for name in (*tables, "thumbs")), *drawn, "index.html"]
+    families = [opened.families.main, *opened.families.others]
+    flags = flag_samples(samples, frames["labels"], edits, frames["classes"], families)
+    thumbs = _fetch_thumbs(auditor, _choose(samples, frames, flags, config.seed))
+    pictures = {"thumbs": thumbs}
+    if edits is not None and len(edits):
+        pictures["edited"] = _fetch_edited(editor, edits, samples, frames["classes"], families)
+    for name, table in pictures.items():
+        write_parquet(folder / f"{name}.parquet", table)
+    stored = Stored(
+        facts=facts,
+        tables=frames,
+        samples=samples,
+        edits=edits,
+        thumbs=thumbs.to_pandas(),
+        edited=pictures["edited"].to_pandas() if "edited" in pictures else None,
+    )
+    written = write_report(folder, stored)
+    return facts, [*(f"{name}.parquet" for name in (*frames, *pictures)), *written]
+
+
+def _choose(
+    samples: pd.DataFrame, tables: Mapping[str, pd.DataFrame], flags: Flags, seed: int
+) -> pd.DataFrame:
+    """The samples that the report shows: sections, kinds of background, flagged ones."""
+    chosen = choose_samples(samples, tables["classes"], seed)
+    shown = chosen.loc[chosen["label"] >= 0, "label"]
+    kinds = choose_backgrounds(samples, tables["backgrounds"], tables["channels"], shown)
+    return pd.concat([chosen, kinds, choose_flagged(samples, flags)], ignore_index=True)
+
+
+def _fetch_edited(
+    editor: PixelEditor,
+    edits: pd.DataFrame,
+    samples: pd.DataFrame,
+    classes: pd.DataFrame,
+    families: Sequence[str],
+) -> pa.Table:
+    """Make edited pictures of a few samples again, this time to keep them."""
+    pictured = choose_pictured(edits, classes, families)
+    pictures = itertools.chain.from_iterable(
+        editor.pictures(str(family), sorted(own["index"]))
+        for family, own in pictured.groupby("family", sort=True)
+    )
+    return build_pictures(pictured, pictures, samples.set_index("index")["sample_id"])
 
 
 def _setting(opened: Opened, grid: tuple[int, int], check: dict[str, Any] | None) -> Setting:
@@ -135,8 +173,9 @@ def _fetch_thumbs(auditor: Auditor, chosen: pd.DataFrame) -> pa.Table:
     images, masks, sample_ids = {}, {}, {}
     for masked in auditor.batches(sorted(set(chosen["index"].tolist()))):
         for row, index in enumerate(masked.batch.index.tolist()):
-            images[index] = masked.batch.images[row].permute(1, 2, 0).contiguous().numpy()
-            masks[index] = _silhouette(masked.masks, row)
+            image = masked.batch.images[row].permute(1, 2, 0).contiguous().numpy()
+            images[index] = encode_picture(image)
+            masks[index] = encode_mask(_silhouette(masked.masks, row))
             sample_ids[index] = masked.batch.sample_id[row]
     return build_thumbs(chosen, images, masks, sample_ids)
 
@@ -211,9 +250,3 @@ def _facts(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "totals": totals,
     }
-
-
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue())

@@ -14,7 +14,7 @@ PACKAGE = Path(audit.__file__).parent
 ROOMS = (
     "errors", "config", "files", "devices", "usercode", "data", "masks", "models", "training",
     "cam", "explaining", "sanity",
-    "score", "step", "run", "tables", "report", "inputs", "pixels", "results", "redraw",
+    "score", "step", "run", "tables", "report", "inputs", "viewing", "pixels", "results", "redraw",
     "comparing", "gate", "export", "job", "certify", "explain", "masking", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}
@@ -80,7 +80,9 @@ def test_only_the_command_reads_the_environment() -> None:
 
 
 def test_public_names() -> None:
-    assert audit.__all__ == ["__version__", "explain_images", "load_run", "run_audit"]
+    assert audit.__all__ == [
+        "__version__", "compare_runs", "explain_images", "load_run", "run_audit"
+    ]  # fmt: skip
     assert all(getattr(audit, name) for name in audit.__all__)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from audit.certify.base import base_identity, open_base, schedule_of
@@ -26,7 +23,7 @@ from audit.certify.tables import CERTIFY_COLUMNS, SAMPLE_COLUMNS, as_table, clas
 from audit.certify.wording import plural, short_training
 from audit.devices import pick_device
 from audit.errors import ConfigError, ModelError
-from audit.files import make_folder, remove_unfinished, write_atomically
+from audit.files import make_folder, remove_unfinished, write_parquet
 
 # Settings that do not decide a result, or are part of the name by themselves.
 _NOT_IN_NAME = {"data_root", "checkpoint", "device", "out"}
@@ -105,7 +102,7 @@ def certify(
     tables["summary"] = summarise(frames["certify"], frames["samples"])
     frames["summary"] = tables["summary"].to_pandas()
     for name, table in tables.items():
-        _write_parquet(folder / f"{name}.parquet", table)
+        write_parquet(folder / f"{name}.parquet", table)
     recipe = schedule_of(settings, epochs=settings.epochs)
     story = Story(
         settings=settings,
@@ -165,9 +162,3 @@ def _folder_of(settings: CertifySettings, data: KnownData, base: str) -> Path:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     dataset = "".join(c if c.isalnum() or c in "-_" else "-" for c in settings.dataset)
     return settings.out / "certify" / dataset / settings.model / digest.hexdigest()[:12]
-
-
-def _write_parquet(file: Path, table: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    write_atomically(file, buffer.getvalue())

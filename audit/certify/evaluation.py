@@ -14,7 +14,7 @@ from scipy import stats
 
 from audit.certify.plan import CHECKS
 from audit.certify.tables import as_table
-from audit.run.rows import Column
+from audit.run.columns import Column
 from audit.tables.verdicts import RELIES, TOO_FEW
 
 # Cues that move other classes' answers by more than this are relied on.

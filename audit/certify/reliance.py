@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from audit.certify.known import Images
 from audit.certify.plants import Plant, paint
 from audit.certify.training import Stats, predict
+from audit.devices import CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def measure_reliance(
     *,
     clean: Tensor,
     seed: int = 0,
-    device: torch.device = torch.device("cpu"),  # noqa: B008
+    device: torch.device = CPU,
 ) -> Reliance:
     """Paint a cue into all clean test images and compare the answers.
 

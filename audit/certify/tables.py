@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from audit.certify.plan import Case
 from audit.certify.plants import CUES
-from audit.run.rows import Column
+from audit.run.columns import Column, schema_of, table_of
 from audit.tables import AuditRun
 
 _F64 = pa.float64()
@@ -138,11 +138,10 @@ def sample_rows(case: Case, measured: dict[str, Any], run: AuditRun) -> pd.DataF
 
 def as_table(rows: list[dict[str, Any]] | pd.DataFrame, columns: tuple[Column, ...]) -> pa.Table:
     """Rows as a table with exactly these columns."""
-    schema = pa.schema([(column.name, column.type) for column in columns])
     if isinstance(rows, pd.DataFrame):
         names = [column.name for column in columns]
-        return pa.Table.from_pandas(rows[names], schema=schema, preserve_index=False)
-    return pa.Table.from_pylist(rows, schema=schema)
+        return pa.Table.from_pandas(rows[names], schema=schema_of(columns), preserve_index=False)
+    return table_of(rows, columns)
 
 
 def _telling_properties(run: AuditRun) -> dict[int, list[str]]:

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from audit.certify.known import Images
+from audit.devices import CPU
 from audit.errors import AuditError, ModelError
 from audit.files import write_atomically
 from audit.models.checkpoint import HEADER, read_checkpoint
@@ -106,7 +107,7 @@ def fit(
     schedule: Schedule,
     *,
     seed: int = 0,
-    device: torch.device = torch.device("cpu"),  # noqa: B008
+    device: torch.device = CPU,
     advance: Callable[[int], object] | None = None,
 ) -> nn.Module:
     """Train a model where it stands.
@@ -199,7 +200,7 @@ def predict(
     model: nn.Module,
     images: Tensor,
     stats: Stats,
-    device: torch.device = torch.device("cpu"),  # noqa: B008
+    device: torch.device = CPU,
 ) -> Tensor:
     """The class that a model answers with, int64, N."""
     model = model.eval().to(device)

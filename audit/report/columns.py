@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from audit.report.editpictures import PICTURE_COLUMNS
 from audit.report.thumbs import THUMB_COLUMNS
+from audit.run.columns import Column
 from audit.run.edit_rows import edit_columns
-from audit.run.rows import FAITHFULNESS_COLUMNS, FAMILY_COLUMNS, SAMPLE_COLUMNS, Column
+from audit.run.rows import FAITHFULNESS_COLUMNS, FAMILY_COLUMNS, SAMPLE_COLUMNS
 from audit.tables.backgrounds import BACKGROUND_COLUMNS
+from audit.tables.changes import CHANGE_COLUMNS
 from audit.tables.channels import CHANNEL_COLUMNS
 from audit.tables.classes import CLASS_COLUMNS, CONFUSION_COLUMNS
+from audit.tables.comparison import COMPARE_COLUMNS
 from audit.tables.edited import EDITED_COLUMNS
 from audit.tables.evidence import EVIDENCE_COLUMNS
 from audit.tables.labels import LABEL_COLUMNS
@@ -22,6 +26,7 @@ from audit.tables.methods import METHOD_COLUMNS, SANITY_COLUMNS
 from audit.tables.properties import PROPERTY_COLUMNS
 from audit.tables.strata import STRATA_COLUMNS
 from audit.tables.transplants import TRANSPLANT_COLUMNS
+from audit.tables.trend import TREND_COLUMNS
 from audit.tables.verdicts import VERDICT_COLUMNS
 
 TABLES: dict[str, Sequence[Column]] = {
@@ -44,6 +49,10 @@ TABLES: dict[str, Sequence[Column]] = {
     "transplants.parquet": TRANSPLANT_COLUMNS,
     "properties.parquet": PROPERTY_COLUMNS,
     "thumbs.parquet": THUMB_COLUMNS,
+    "edited.parquet": PICTURE_COLUMNS,
+    "compare.parquet, of two runs": COMPARE_COLUMNS,
+    "changes.parquet, of two runs": CHANGE_COLUMNS,
+    "trend.parquet, of many runs": TREND_COLUMNS,
 }
 BEGIN, END = "<!-- columns: begin -->", "<!-- columns: end -->"
 

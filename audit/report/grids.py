@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -11,18 +11,21 @@ import numpy as np
 import pandas as pd
 
 from audit.files import make_folder, write_atomically
-from audit.report.selection import CLASS_SECTIONS, SPLIT_SECTIONS, TILES
+from audit.report.language import Language
+from audit.report.selection import CLASS_SECTIONS, SPLIT_SECTIONS
+from audit.report.style import Style
 from audit.report.thumbs import UNKNOWN, picture, silhouette
 from audit.report.tiles import (
     BAD,
     FAINT,
     GOOD,
+    INK,
     Caption,
+    Legend,
     Row,
     Tile,
     enlarged,
     fit,
-    jet,
     outline,
     overlay,
     sheet,
@@ -31,24 +34,42 @@ from audit.report.tiles import (
 from audit.report.wording import percent
 from audit.tables.reading import enlarge_map
 
-HEADINGS = {
-    "worst": "Most of the evidence on background",
-    "median": "Typical",
-    "best": "Most of the evidence on the object",
-    "random": "Drawn at random",
-    "right_for_the_wrong_reason": "Right for the wrong reason, by feature space",
-    "wrong_but_confident": "Wrong but confident",
-    "least_trusted_masks": "Object masks of the least confidence",
-    "most_trusted_masks": "Object masks of the most confidence",
-}
-_ORDER = {
-    "least_trusted_masks": "The least confident first",
-    "most_trusted_masks": "The most confident first",
-}
-_LEGEND = (
-    "blue: no evidence for the explained class · red: the strongest · white line: the object mask"
-    " · grey stripes: unknown · in brackets: with the line moved by a cell"
-)
+# Tiles of a section of a class's sheet; of the whole split's sheets.
+SHOWN, MOST_SHOWN = 3, 12
+
+
+def headings(language: Language) -> dict[str, str]:
+    """What each section of pictures is called."""
+    return {
+        "worst": language.text("Most of the evidence on background"),
+        "median": language.text("Typical"),
+        "best": language.text("Most of the evidence on the object"),
+        "random": language.text("Drawn at random"),
+        "right_for_the_wrong_reason": language.text("Right for the wrong reason, by feature space"),
+        "wrong_but_confident": language.text("Wrong but confident"),
+        "least_trusted_masks": language.text("Object masks of the least confidence"),
+        "most_trusted_masks": language.text("Object masks of the most confidence"),
+    }
+
+
+def split_meanings(language: Language) -> dict[str, str]:
+    """What each section of pictures of the whole split shows."""
+    return {
+        "right_for_the_wrong_reason": language.text(
+            "Correct predictions whose background points to the label and whose object points "
+            "elsewhere, by contributions in feature space: a hint, not tested in pixels"
+        ),
+        "wrong_but_confident": language.text("Wrong predictions with the highest probability"),
+        "least_trusted_masks": language.text(
+            "The white line is an estimate; here it is most likely wrong"
+        ),
+        "most_trusted_masks": language.text(
+            "The white line is an estimate; here it is most likely right"
+        ),
+    }
+
+
+HEADINGS, SPLIT_MEANING = headings(Style().language), split_meanings(Style().language)
 
 
 class Grids:
@@ -59,6 +80,7 @@ class Grids:
         thumbs: The rows of ``thumbs.parquet``.
         classes: The rows of ``classes.parquet``.
         grid: h and w of the maps.
+        style: Colours and language.
     """
 
     def __init__(
@@ -67,7 +89,9 @@ class Grids:
         thumbs: pd.DataFrame,
         classes: pd.DataFrame,
         grid: tuple[int, int],
+        style: Style | None = None,
     ) -> None:
+        self._style = style or Style()
         self._samples = samples.set_index("index")
         self._thumbs = thumbs
         self._classes = classes.set_index("label")
@@ -94,82 +118,116 @@ class Grids:
 
     def sheets(self) -> Iterator[tuple[str, bytes]]:
         """Names and contents of all sheets."""
-        for _, thumbs in self._thumbs.groupby("label"):
+        for _, thumbs in self._of(CLASS_SECTIONS).groupby("label"):
             label = int(thumbs["label"].iloc[0])
-            if label >= 0:
-                yield class_sheet(label, self._name(label)), self._class_sheet(thumbs)
-                yield channel_sheet(label, self._name(label)), self._channels(thumbs)
-            else:
-                for section, rows in thumbs.groupby("section"):
-                    yield f"{section}.png", self._split_sheet(str(section), rows)
+            yield class_sheet(label, self._name(label)), self._class_sheet(label, thumbs)
+            yield channel_sheet(label, self._name(label)), self._channels(label, thumbs)
+        for section, thumbs in self._of(SPLIT_SECTIONS).groupby("section"):
+            yield f"{section}.png", self._split_sheet(str(section), thumbs)
+
+    def _of(self, sections: Sequence[str]) -> pd.DataFrame:
+        return self._thumbs[self._thumbs["section"].isin(sections)]
 
     def _name(self, label: int) -> str:
         return str(self._classes.loc[label, "label_name"])
 
-    def _class_sheet(self, thumbs: pd.DataFrame) -> bytes:
-        label = int(thumbs["label"].iloc[0])
-        summary = self._classes.loc[label]
-        subtitle = (
-            f"{summary['n']:,} images · accuracy {percent(summary['accuracy'])} · "
-            f"background share {percent(summary['background_share'])} · "
-            f"transplant rate {percent(summary['transplant_rate'])}"
+    def _class_sheet(self, label: int, thumbs: pd.DataFrame) -> bytes:
+        language, summary = self._style.language, self._classes.loc[label]
+        subtitle = language.text(
+            "{n} images · accuracy {accuracy} · background share {background_share} · "
+            "transplant rate {transplant_rate}"
+        ).format(
+            n=f"{summary['n']:,}",
+            accuracy=percent(summary["accuracy"]),
+            background_share=percent(summary["background_share"]),
+            transplant_rate=percent(summary["transplant_rate"]),
         )
         rows = [
             Row(
-                heading=HEADINGS[section],
-                tiles=[self._tile(t) for t in _in_order(thumbs, section)],
+                heading=headings(language)[section],
+                tiles=[self._tile(t) for t in _shown(_in_order(thumbs, section), section)],
             )
             for section in CLASS_SECTIONS
         ]
-        return sheet(f"Class: {self._name(label)}", subtitle, rows, _LEGEND)
+        title = language.text("Class: {name}").format(name=self._name(label))
+        return sheet(title, subtitle, rows, self._legend(), language)
 
     def _split_sheet(self, section: str, thumbs: pd.DataFrame) -> bytes:
-        tiles = [self._tile(thumb) for thumb in _in_order(thumbs, section)]
-        rows = [
-            Row(
-                heading="" if start else _ORDER.get(section, "The most confident first"),
-                tiles=tiles[start : start + TILES],
-            )
-            for start in range(0, len(tiles), TILES)
-        ]
-        return sheet(HEADINGS[section], SPLIT_MEANING[section], rows, _LEGEND)
+        language = self._style.language
+        order = {
+            "least_trusted_masks": language.text("The least confident first"),
+            "most_trusted_masks": language.text("The most confident first"),
+        }.get(section, language.text("The most confident first"))
+        tiles = [self._tile(thumb) for thumb in _in_order(thumbs, section)[:MOST_SHOWN]]
+        return sheet(
+            headings(language)[section],
+            split_meanings(language)[section],
+            [Row(heading=order, tiles=tiles)],
+            self._legend(),
+            language,
+        )
+
+    def _legend(self) -> Legend:
+        language = self._style.language
+        return Legend(
+            colours=self._style.colours,
+            low=language.text("no evidence for the explained class"),
+            high=language.text("the strongest in this image"),
+            note=language.text(
+                "White line: the object mask. Grey stripes: unknown. In brackets: with the line "
+                "moved by a cell."
+            ),
+        )
 
     def _tile(self, thumb: pd.Series) -> Tile:
-        sample = self._samples.loc[thumb["index"]]
+        language, sample = self._style.language, self._samples.loc[thumb["index"]]
         image = picture(thumb["image"])
         mask = silhouette(thumb["mask"])
         inside, unknown = enlarged(mask == 255), enlarged(mask == UNKNOWN)
         heatmap = enlarge_map(sample["map"], self._grid, image.shape[:2])
-        right = bool(sample["correct"]) if pd.notna(sample["correct"]) else False
         return Tile(
             pictures=[
                 outline(veil(fit(image), unknown), inside),
-                outline(fit(overlay(image, heatmap)), inside),
+                outline(fit(overlay(image, heatmap, self._style.colours)), inside),
             ],
             captions=[
-                Caption(text=f"label: {sample['label_name']}"),
+                label_caption(sample, language),
+                model_caption(sample, language),
                 Caption(
-                    text=f"model: {sample['predicted_name']} {percent(sample['confidence'])}",
-                    colour=GOOD if right else BAD,
+                    text=language.text("background"), value=_with_range(sample, "background_share")
                 ),
-                Caption(text=f"background share {_with_range(sample, 'background_share')}"),
-                _mask_caption(sample),
-                Caption(text=str(sample["sample_id"]), colour=FAINT),
+                _mask_caption(sample, language),
+                id_caption(sample),
             ],
         )
 
-    def _channels(self, thumbs: pd.DataFrame) -> bytes:
-        label = int(thumbs["label"].iloc[0])
-        firsts = [next(iter(_in_order(thumbs, section))) for section in CLASS_SECTIONS]
+    def _channels(self, label: int, thumbs: pd.DataFrame) -> bytes:
+        language = self._style.language
+        firsts = [_in_order(thumbs, section)[:1] for section in CLASS_SECTIONS]
         rows = [
-            Row(heading=HEADINGS[str(thumb["section"])], tiles=self._channel_tiles(thumb))
-            for thumb in firsts
+            Row(
+                heading=headings(language)[str(thumb["section"])],
+                tiles=self._channel_tiles(thumb),
+            )
+            for first in firsts
+            for thumb in first
         ]
+        title = language.text("Class: {name}, most active channels")
         return sheet(
-            f"Class: {self._name(label)}, most active channels",
-            "What the strongest channels of the target layer respond to, whatever the class",
+            title.format(name=self._name(label)),
+            language.text(
+                "What the strongest channels of the target layer respond to, whatever the class"
+            ),
             rows,
-            "blue: the channel is silent · red: its strongest response",
+            Legend(
+                colours=self._style.colours,
+                low=language.text("the channel is silent"),
+                high=language.text("its strongest response in this image"),
+                note=language.text(
+                    "First in each row: the image with the object mask, and its heatmap."
+                ),
+            ),
+            language,
         )
 
     def _channel_tiles(self, thumb: pd.Series) -> list[Tile]:
@@ -180,31 +238,51 @@ class Grids:
         tiles = [self._tile(thumb)]
         for number, values in zip(numbers, maps, strict=True):
             response = enlarge_map(values, self._grid, image.shape[:2])
+            caption = self._style.language.text("channel {number}").format(number=number)
             tiles.append(
                 Tile(
-                    pictures=[fit(jet(response)), fit(overlay(image, response))],
-                    captions=[Caption(text=f"channel {number}")],
+                    pictures=[fit(overlay(image, response, self._style.colours))],
+                    captions=[Caption(text=caption)],
                 )
             )
         return tiles
 
 
-SPLIT_MEANING = {
-    "right_for_the_wrong_reason": "Correct predictions whose background points to the label and "
-    "whose object points elsewhere, by contributions in feature space: a hint, not tested in "
-    "pixels",
-    "wrong_but_confident": "Wrong predictions with the highest probability",
-    "least_trusted_masks": "The white line is an estimate; here it is most likely wrong",
-    "most_trusted_masks": "The white line is an estimate; here it is most likely right",
-}
 assert set(SPLIT_MEANING) == set(SPLIT_SECTIONS)
 
 
-def _mask_caption(sample: pd.Series) -> Caption:
-    text = f"object {percent(sample['object_area'])}"
-    if pd.notna(sample["mask_confidence"]):
-        text += f" · mask confidence {percent(sample['mask_confidence'])}"
-    return Caption(text=text)
+def label_caption(sample: pd.Series, language: Language, colour: str = INK) -> Caption:
+    """The labelled class."""
+    name = "–" if pd.isna(sample["label_name"]) else sample["label_name"]
+    return Caption(text=language.text("label: {name}").format(name=name), colour=colour)
+
+
+def model_caption(sample: pd.Series, language: Language) -> Caption:
+    """The predicted class: green where it is right, red where it is wrong."""
+    name = "–" if pd.isna(sample["predicted_name"]) else sample["predicted_name"]
+    colour = INK
+    if pd.notna(sample["correct"]):
+        colour = GOOD if sample["correct"] else BAD
+    return Caption(
+        text=language.text("model: {name}").format(name=name),
+        value=percent(sample["confidence"]),
+        colour=colour,
+    )
+
+
+def id_caption(sample: pd.Series) -> Caption:
+    """The sample's name."""
+    return Caption(text=str(sample["sample_id"]), colour=FAINT, ends=True)
+
+
+def _mask_caption(sample: pd.Series, language: Language) -> Caption:
+    area = percent(sample["object_area"])
+    if pd.isna(sample["mask_confidence"]):
+        return Caption(text=language.text("object"), value=area)
+    return Caption(
+        text=language.text("object {area} · mask trust").format(area=area),
+        value=percent(sample["mask_confidence"]),
+    )
 
 
 def _with_range(sample: pd.Series, score: str) -> str:
@@ -232,3 +310,9 @@ def safe_name(name: str) -> str:
 def _in_order(thumbs: pd.DataFrame, section: str) -> list[pd.Series]:
     rows = thumbs[thumbs["section"] == section].sort_values("rank")
     return [row for _, row in rows.iterrows()]
+
+
+def _shown(thumbs: list[pd.Series], section: str) -> list[pd.Series]:
+    """As many as a sheet has room for: of the typical ones those in the middle."""
+    first = max(0, (len(thumbs) - SHOWN) // 2) if section == "median" else 0
+    return thumbs[first : first + SHOWN]

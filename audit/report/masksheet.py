@@ -8,22 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.report.style import Style
 from audit.report.tiles import (
     FAINT,
     Caption,
+    Legend,
     Picture,
     Row,
     Tile,
+    coloured,
     enlarged,
     fit,
-    jet,
     outline,
     sheet,
 )
 from audit.report.wording import percent
-
-_IN_A_ROW = 4
-_LEGEND = "blue: surely background · red: surely object · white line: the mask"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,32 +52,47 @@ class MaskSection:
     cards: Sequence[MaskCard]
 
 
-def draw_masks(title: str, subtitle: str, sections: Sequence[MaskSection]) -> bytes:
+def draw_masks(
+    title: str, subtitle: str, sections: Sequence[MaskSection], style: Style | None = None
+) -> bytes:
     """Images, the masks' outlines on them and soft masks beside each other, as PNG.
 
     Args:
         title: In large letters.
         subtitle: Under it.
         sections: From top to bottom.
+        style: Colours and language of what is written here.
     """
+    style = style or Style()
+    language = style.language
     rows = [
-        Row(
-            heading=section.heading if start == 0 else "",
-            tiles=[_tile(card) for card in section.cards[start : start + _IN_A_ROW]],
-        )
+        Row(heading=section.heading, tiles=[_tile(card, style) for card in section.cards])
         for section in sections
-        for start in range(0, len(section.cards), _IN_A_ROW)
     ]
-    return sheet(title, subtitle, rows, _LEGEND)
+    legend = Legend(
+        colours=style.colours,
+        low=language.text("surely background"),
+        high=language.text("surely object"),
+        note=language.text("White line: the mask."),
+    )
+    return sheet(title, subtitle, rows, legend, language)
 
 
-def _tile(card: MaskCard) -> Tile:
-    image = fit(card.image)
-    trust = "no confidence" if card.confidence is None else f"confidence {card.confidence:.2f}"
+def _tile(card: MaskCard, style: Style) -> Tile:
+    image, language = fit(card.image), style.language
+    if card.confidence is None:
+        trust = language.text("no confidence")
+    else:
+        trust = language.text("confidence {value}").format(value=f"{card.confidence:.2f}")
+    area = language.text("area {share}").format(share=percent(float(card.mask.mean())))
     return Tile(
-        pictures=[image, outline(image, enlarged(card.mask >= 0.5)), fit(jet(card.soft))],
+        pictures=[
+            image,
+            outline(image, enlarged(card.mask >= 0.5)),
+            fit(coloured(card.soft, style.colours)),
+        ],
         captions=[
-            Caption(text=f"{trust} · area {percent(float(card.mask.mean()))}"),
-            Caption(text=card.sample_id, colour=FAINT),
+            Caption(text=f"{trust} · {area}"),
+            Caption(text=card.sample_id, colour=FAINT, ends=True),
         ],
     )

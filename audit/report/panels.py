@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from audit.report.tiles import FAINT, INK, Picture, font, jet, shorten
+from audit.report.fonts import Face
+from audit.report.tiles import FAINT, INK, Picture, jet, resized
 
 # Top, left, bottom and right in a picture's pixels, in fractions of them too.
 Box = tuple[float, float, float, float]
@@ -78,7 +79,7 @@ def draw_panels(picture: Picture, panels: Sequence[Panel], box: Box) -> bytes:
         (640, 525)
     """
     layout = _Layout.of(picture.shape[0], picture.shape[1], panels)
-    shown = _resized(picture, layout.height, layout.width)
+    shown = resized(picture, layout.height, layout.width)
     y, x = layout.height / picture.shape[0], layout.width / picture.shape[1]
     scaled = (box[0] * y, box[1] * x, box[2] * y, box[3] * x)
     dimmed = _dimmed(shown, _seen(scaled, layout.height, layout.width))
@@ -161,13 +162,6 @@ class _Layout:
         return row * (self.height + self.strip + self.gap), column * (self.panel + self.gap)
 
 
-def _resized(picture: Picture, height: int, width: int) -> Picture:
-    if picture.shape[:2] == (height, width):
-        return picture
-    enlarge = cv2.INTER_CUBIC if height > picture.shape[0] else cv2.INTER_AREA
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=enlarge), np.uint8)
-
-
 def _seen(box: Box, height: int, width: int) -> tuple[slice, slice]:
     """The picture's pixels whose centres lie in the box; at least one."""
 
@@ -233,12 +227,11 @@ def _caption(panel: Panel, layout: _Layout) -> Picture:
     """The strip under a panel, strip×panel×3."""
     strip = Image.new("RGB", (layout.panel, layout.strip), (_PAPER,) * 3)
     draw = ImageDraw.Draw(strip)
-    face, small = font(layout.letters), font(max(_SMALLEST_FONT - 2, round(layout.letters * 0.8)))
+    face, small = Face(layout.letters), Face(max(_SMALLEST_FONT - 2, round(layout.letters * 0.8)))
     edge = layout.letters // 4
     value = f" {panel.value}" if panel.value else ""
     room = layout.panel - 2 * edge
-    name = shorten(panel.name, room - math.ceil(face.getlength(value)), face)
-    draw.text((edge, round(layout.letters * 0.2)), name + value, INK, face)
-    note = shorten(panel.note, room, small)
-    draw.text((edge, round(layout.letters * 1.45)), note, FAINT, small)
+    name = face.fit(panel.name, room - math.ceil(face.width(value)))
+    face.draw(draw, (edge, round(layout.letters * 0.2)), name + value, INK)
+    small.draw(draw, (edge, round(layout.letters * 1.45)), small.fit(panel.note, room), FAINT)
     return np.asarray(strip, np.uint8)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from audit.report.grids import safe_name
+from audit.report.grids import SHOWN, id_caption, label_caption, model_caption, safe_name
+from audit.report.language import Language
+from audit.report.phrases import background_in
+from audit.report.style import Style
 from audit.report.thumbs import UNKNOWN, picture, silhouette
 from audit.report.tiles import (
     BAD,
-    FAINT,
-    GOOD,
     Caption,
+    Legend,
     Picture,
     Row,
     Tile,
@@ -37,10 +40,6 @@ CHANNELS, STRONGEST = 3, 6
 
 BACKGROUND, CHANNEL = "background", "background_channel"
 _HIDDEN = np.uint8(128)
-_LEGEND = "on the left the object is grey{} · blue: no evidence for the class · red: the strongest"
-_CHANNEL_LEGEND = (
-    "blue: silent, or no evidence for the class · red: the strongest · white line: the object{}"
-)
 _GIVEN = ("dataset", "box")
 
 
@@ -101,6 +100,7 @@ def background_sheets(
     backgrounds: pd.DataFrame,
     channels: pd.DataFrame,
     grid: tuple[int, int],
+    style: Style | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Draw the sheets from stored rows and thumbnails.
 
@@ -110,6 +110,7 @@ def background_sheets(
         backgrounds: The rows of ``backgrounds.parquet``.
         channels: The rows of ``channels.parquet``.
         grid: h and w of the maps.
+        style: Colours and language.
 
     Yields:
         Names and contents of PNG files.
@@ -125,7 +126,7 @@ def background_sheets(
             rows = table[table[key] == label]
             name = str(rows[f"{key}_name"].iloc[0])
             file = background_sheet if section == BACKGROUND else background_channel_sheet
-            yield file(label, name), draw(by_index, own, rows, grid)
+            yield file(label, name), draw(_Stored(by_index, own, grid, style or Style()), rows)
 
 
 def background_sheet(label: int, name: str) -> str:
@@ -138,114 +139,163 @@ def background_channel_sheet(label: int, name: str) -> str:
     return f"background-channels-{label:04d}-{safe_name(name)}.png"
 
 
-def _kinds_sheet(
-    samples: pd.DataFrame, thumbs: pd.DataFrame, kinds: pd.DataFrame, grid: tuple[int, int]
-) -> bytes:
+@dataclass(frozen=True)
+class _Stored:
+    """What the tiles of a sheet are drawn from, and how.
+
+    Attributes:
+        samples: All rows by index.
+        thumbs: The rows of ``thumbs.parquet`` that belong to the sheet.
+        grid: h and w of the maps.
+        style: Colours and language.
+    """
+
+    samples: pd.DataFrame
+    thumbs: pd.DataFrame
+    grid: tuple[int, int]
+    style: Style
+
+    def ranked(self, first: int, count: int) -> list[pd.Series]:
+        """The first thumbs of those with these ranks, as many as a row has room for."""
+        own = self.thumbs[self.thumbs["rank"].between(first, first + count - 1)]
+        return [thumb for _, thumb in own.sort_values("rank")[:SHOWN].iterrows()]
+
+    def under_map(self, image: Picture, values: NDArray[np.generic]) -> Picture:
+        """A picture under a map."""
+        heatmap = enlarge_map(values, self.grid, image.shape[:2])
+        return fit(overlay(image, heatmap, self.style.colours))
+
+    @property
+    def given(self) -> bool:
+        """Whether all masks came with the data."""
+        return bool(self.samples.loc[self.thumbs["index"], "mask_source"].isin(_GIVEN).all())
+
+
+def _kinds_sheet(stored: _Stored, kinds: pd.DataFrame) -> bytes:
+    language = stored.style.language
     label, name = int(kinds["label"].iloc[0]), kinds["label_name"].iloc[0]
     rows = []
     for kind in kinds.sort_values("cluster").to_dict("records"):
-        first = int(kind["cluster"]) * IMAGES
-        own = thumbs[thumbs["rank"].between(first, first + IMAGES - 1)].sort_values("rank")
-        if len(own):
-            tiles = [_background_tile(samples, thumb, label, grid) for _, thumb in own.iterrows()]
-            rows.append(Row(heading=_heading(kind), tiles=tiles))
-    left = len(kinds) - len(rows)
-    subtitle = "Kinds of background by what they add to the class; the most typical images of each"
-    if left:
-        subtitle += f" · {left} more in backgrounds.parquet"
-    legend = _LEGEND.format(_as_estimated(samples, thumbs))
-    return sheet(f"Backgrounds of class: {name}", subtitle, rows, legend)
+        own = stored.ranked(int(kind["cluster"]) * IMAGES, IMAGES)
+        if own:
+            tiles = [_background_tile(stored, thumb, label) for thumb in own]
+            rows.append(Row(heading=_heading(kind, language), tiles=tiles))
+    subtitle = language.text(
+        "Kinds of background by what they add to the class; the most typical images of each"
+    )
+    if left := len(kinds) - len(rows):
+        more = language.text("{n} more in {file}").format(n=left, file="backgrounds.parquet")
+        subtitle += f" · {more}"
+    legend = Legend(
+        colours=stored.style.colours,
+        low=language.text("no evidence for the class"),
+        high=language.text("the strongest in this image"),
+        note=language.text("On the left the object is grey.")
+        if stored.given
+        else language.text("On the left the object is grey, as estimated."),
+    )
+    title = language.text("Backgrounds of class: {name}").format(name=name)
+    return sheet(title, subtitle, rows, legend, language)
 
 
-def _heading(kind: dict[Any, Any]) -> str:
+def _heading(kind: dict[Any, Any], language: Language) -> str:
     parts = [
-        f"Kind {int(kind['cluster']) + 1}",
-        f"{percent(kind['share'])} of the class's images ({int(kind['n']):,})",
-        f"adds {number(kind['far_logit'])} logits",
-        f"accuracy {percent(kind['accuracy'])}",
+        language.text("Kind {number}").format(number=int(kind["cluster"]) + 1),
+        language.text("{share} of the class's images ({n})").format(
+            share=percent(kind["share"]), n=f"{int(kind['n']):,}"
+        ),
+        language.text("adds {number} logits").format(number=number(kind["far_logit"])),
+        language.text("accuracy {share}").format(share=percent(kind["accuracy"])),
     ]
     if pd.notna(kind["accuracy_outside"]):
-        parts.append(f"of the other kinds {percent(kind['accuracy_outside'])}")
-    if pd.notna(kind["description"]):
-        parts.append(str(kind["description"]))
+        outside = language.text("of the other kinds {share}")
+        parts.append(outside.format(share=percent(kind["accuracy_outside"])))
+    if described := background_in(language, kind["description"]):
+        parts.append(described)
     return " · ".join(parts)
 
 
-def _background_tile(
-    samples: pd.DataFrame, thumb: pd.Series, label: int, grid: tuple[int, int]
-) -> Tile:
-    sample = samples.loc[thumb["index"]]
+def _background_tile(stored: _Stored, thumb: pd.Series, label: int) -> Tile:
+    sample, language = stored.samples.loc[thumb["index"]], stored.style.language
     image, inside, unknown = _opened(thumb)
     hidden = np.where(inside[..., None] > 0, _HIDDEN, fit(image)).astype(np.uint8)
     # The second map of a wrong prediction explains the label.
     own = "" if sample["target"] == label else "alt_"
+    adds = language.text("far background adds {number}")
     return Tile(
         pictures=[
             outline(veil(hidden, unknown), inside),
-            outline(_under_map(image, sample[f"{own}map"], grid), inside),
+            outline(stored.under_map(image, sample[f"{own}map"]), inside),
         ],
         captions=[
-            _prediction(sample),
-            Caption(text=f"far background adds {number(sample[f'{own}far_logit'])} logits"),
-            Caption(text=str(sample["sample_id"]), colour=FAINT),
+            model_caption(sample, language),
+            Caption(text=adds.format(number=number(sample[f"{own}far_logit"]))),
+            id_caption(sample),
         ],
     )
 
 
-def _channels_sheet(
-    samples: pd.DataFrame, thumbs: pd.DataFrame, channels: pd.DataFrame, grid: tuple[int, int]
-) -> bytes:
+def _channels_sheet(stored: _Stored, channels: pd.DataFrame) -> bytes:
+    language = stored.style.language
     label, name = int(channels["target"].iloc[0]), channels["target_name"].iloc[0]
     by_channel = channels.set_index("channel")
     rows = []
     for order, channel in enumerate(strongest_channels(channels, label)):
-        first = order * STRONGEST
-        own = thumbs[thumbs["rank"].between(first, first + STRONGEST - 1)].sort_values("rank")
         figures = by_channel.loc[channel]
-        heading = (
-            f"Channel {channel} · on average {number(figures['far_logit'])} logits from far "
-            f"background, {number(figures['object_logit'])} from the object"
+        heading = language.text(
+            "Channel {channel} · on average {far} logits from far background, {object} from the "
+            "object"
+        ).format(
+            channel=channel,
+            far=number(figures["far_logit"]),
+            object=number(figures["object_logit"]),
         )
-        tiles = [_channel_tile(samples, thumb, channel, grid) for _, thumb in own.iterrows()]
-        rows.append(Row(heading=heading, tiles=tiles))
+        own = stored.ranked(order * STRONGEST, STRONGEST)
+        rows.append(
+            Row(heading=heading, tiles=[_channel_tile(stored, thumb, channel) for thumb in own])
+        )
+    legend = Legend(
+        colours=stored.style.colours,
+        low=language.text("silent, or no evidence for the class"),
+        high=language.text("the strongest in this image"),
+        note=language.text("White line: the object.")
+        if stored.given
+        else language.text("White line: the object, as estimated."),
+    )
     return sheet(
-        f"Background channels of class: {name}",
-        "Channels that add most to the class from far background; the images where they do",
+        language.text("Background channels of class: {name}").format(name=name),
+        language.text(
+            "Channels that add most to the class from far background; the images where they do"
+        ),
         rows,
-        _CHANNEL_LEGEND.format(_as_estimated(samples, thumbs)),
+        legend,
+        language,
     )
 
 
-def _channel_tile(
-    samples: pd.DataFrame, thumb: pd.Series, channel: int, grid: tuple[int, int]
-) -> Tile:
-    sample = samples.loc[thumb["index"]]
+def _channel_tile(stored: _Stored, thumb: pd.Series, channel: int) -> Tile:
+    sample, language = stored.samples.loc[thumb["index"]], stored.style.language
     image, inside, unknown = _opened(thumb)
     active = list(sample["top_channels"])
     if channel in active:
         maps = np.asarray(sample["channel_maps"], np.float32).reshape(len(active), -1)
-        values, what = maps[active.index(channel)], "right: the channel's map"
+        values, what = maps[active.index(channel)], language.text("right: the channel's map")
     else:
-        values, what = sample["map"], "right: heatmap of all channels"
+        values, what = sample["map"], language.text("right: map of all channels")
     _, logits = unpack(sample.to_frame().T, "channel_logits", np.ones(1, bool))
-    supplied = logits[0, 2 * logits.shape[1] // 3 + channel]
+    supplied = number(logits[0, 2 * logits.shape[1] // 3 + channel])
     return Tile(
         pictures=[
             outline(veil(fit(image), unknown), inside),
-            outline(_under_map(image, values, grid), inside),
+            outline(stored.under_map(image, values), inside),
         ],
         captions=[
-            Caption(text=f"adds {number(supplied)} logits from far"),
+            Caption(text=language.text("adds {number} from far").format(number=supplied)),
             Caption(text=what),
-            *_answer(sample),
-            Caption(text=str(sample["sample_id"]), colour=FAINT),
+            *_answer(sample, language),
+            id_caption(sample),
         ],
     )
-
-
-def _as_estimated(samples: pd.DataFrame, thumbs: pd.DataFrame) -> str:
-    given = samples.loc[thumbs["index"], "mask_source"].isin(_GIVEN).all()
-    return "" if given else " (as estimated)"
 
 
 def _opened(thumb: pd.Series) -> tuple[Picture, Picture, Picture]:
@@ -254,20 +304,9 @@ def _opened(thumb: pd.Series) -> tuple[Picture, Picture, Picture]:
     return picture(thumb["image"]), enlarged(mask == 255), enlarged(mask == UNKNOWN)
 
 
-def _under_map(image: Picture, values: NDArray[np.generic], grid: tuple[int, int]) -> Picture:
-    return fit(overlay(image, enlarge_map(values, grid, image.shape[:2])))
-
-
-def _answer(sample: pd.Series) -> list[Caption]:
+def _answer(sample: pd.Series, language: Language) -> list[Caption]:
     """The prediction, and the label where that is another."""
-    shown = [_prediction(sample)]
+    shown = [model_caption(sample, language)]
     if shown[0].colour == BAD:
-        shown.append(Caption(text=f"label: {sample['label_name']}", colour=BAD))
+        shown.append(label_caption(sample, language, BAD))
     return shown
-
-
-def _prediction(sample: pd.Series) -> Caption:
-    text = f"model: {sample['predicted_name']} {percent(sample['confidence'])}"
-    if pd.isna(sample["correct"]):
-        return Caption(text=text)
-    return Caption(text=text, colour=GOOD if sample["correct"] else BAD)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from audit.run.rows import Column
+from audit.run.columns import Column
 
 # What stands where pixels were removed, in the order of predictions; as in score/filling.py.
 FILLS = ("noise", "mean", "other")

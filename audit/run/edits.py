@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audit.run.columns import array_of
 from audit.run.edit_rows import edit_columns
 from audit.run.engine import Auditor, MaskedBatch
-from audit.run.rows import array_of
 from audit.run.store import Shard
 from audit.score.edits import EditBank
 from audit.score.masks import Masks
-from audit.step.edits import EditStep
+from audit.step.edits import (
+    BACKGROUND_ONLY,
+    MIXED_RAND,
+    MIXED_SAME,
+    OBJECT_ONLY,
+    ORIGINAL,
+    TRANSPLANT,
+    Edit,
+    EditStep,
+)
 
 # Images that pictures are edited with: this many a class, unless that exceeds the totals below.
 IMAGES_A_CLASS = 16
@@ -26,6 +37,36 @@ MAX_IMAGES = 512
 MAX_BYTES = 512 * 2**20
 # Bytes a pixel of the bank: image and backdrop as float32 in three channels.
 _BYTES_A_PIXEL = 2 * 3 * 4
+# Edits whose pictures may be shown, and those that every family of masks has.
+SHOWN = (ORIGINAL, OBJECT_ONLY, BACKGROUND_ONLY, MIXED_SAME, MIXED_RAND, TRANSPLANT)
+_OF_FAMILY = (BACKGROUND_ONLY, TRANSPLANT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditedPicture:
+    """A picture as it was shown to the model.
+
+    Attributes:
+        index: The sample's position in the split.
+        edit: What was done, as in :mod:`audit.step.edits`; ``original`` for nothing.
+        family: Under whose masks.
+        fill: What stands where pixels were removed; ``None`` for nothing.
+        object: The object's class; ``None`` where there is none.
+        background: The background's class; likewise.
+        predicted: What the model says of it.
+        p_label: The probability of the sample's label.
+        image: RGB, rounded to whole grey levels, H×W×3.
+    """
+
+    index: int
+    edit: str
+    family: str
+    fill: str | None
+    object: int | None
+    background: int | None
+    predicted: int
+    p_label: float
+    image: NDArray[np.uint8]
 
 
 class PixelEditor:
@@ -97,6 +138,53 @@ class PixelEditor:
                 progress(len(masked.batch))
             yield shard, self._table(rows, sample_ids, places), {}
 
+    def pictures(self, family: str, indices: Sequence[int]) -> Iterator[EditedPicture]:
+        """Make edited pictures of some samples again, to look at them.
+
+        Args:
+            family: Under whose masks objects are moved; objects alone and mixtures are cut by the
+                main ones, as in the rows.
+            indices: Positions in the split.
+
+        Yields:
+            The pictures that mean something, those of a sample in the order of the edits.
+        """
+        if self._step is None:
+            self.prepare()
+        assert self._step is not None
+        main = self._auditor.families.main
+        wanted = "" if family == main else family
+        for masked in self._auditor.batches(indices):
+            given = (masked.images, masked.labels)
+            every = self._step.edits(*given, masked.masks, masked.index)
+            for edit in itertools.chain([self._step.original(*given)], every):
+                if (
+                    edit.family == (wanted if edit.name in _OF_FAMILY else "")
+                    and edit.name in SHOWN
+                ):
+                    yield from self._shown(masked, edit, main)
+
+    def _shown(self, masked: MaskedBatch, edit: Edit, main: str) -> Iterator[EditedPicture]:
+        assert self._step is not None
+        pictures = edit.make()
+        predicted, chances = (
+            values.tolist() for values in self._step.answer(edit, pictures, masked.labels)
+        )
+        images = pictures.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        for row, index in enumerate(masked.index.tolist()):
+            if predicted[row] >= 0:
+                yield EditedPicture(
+                    index=index,
+                    edit=edit.name,
+                    family=edit.family or main,
+                    fill=edit.fill,
+                    object=_known(int(edit.objects[row])),
+                    background=_known(int(edit.backgrounds[row])),
+                    predicted=predicted[row],
+                    p_label=chances[row],
+                    image=np.ascontiguousarray(images[row]),
+                )
+
     def _edited(self, masked: MaskedBatch) -> dict[str, Tensor]:
         assert self._step is not None, "prepare() comes first"
         columns = self._step(masked.images, masked.labels, masked.masks, masked.index)
@@ -115,6 +203,10 @@ class PixelEditor:
             for column in columns
         ]
         return pa.Table.from_arrays(arrays, schema=pa.schema([(c.name, c.type) for c in columns]))
+
+
+def _known(label: int) -> int | None:
+    return label if label >= 0 else None
 
 
 def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:

@@ -17,7 +17,8 @@ from torch import Tensor
 from audit.data import Batch, Split
 from audit.data.loader import chunks, fetch
 from audit.masks.families import SOURCES, BatchMasks, MaskFamilies
-from audit.run.rows import EVIDENCE, KEPT, SAMPLE_COLUMNS, Column, build_table
+from audit.run.columns import Column
+from audit.run.rows import EVIDENCE, KEPT, SAMPLE_COLUMNS, build_table
 from audit.run.store import Shard
 from audit.score.masks import Family, Masks
 from audit.score.positions import is_kept

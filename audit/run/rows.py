@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from audit.run.columns import Column, array_of, lists_of, schema_of
 from audit.score.reason import REASONS
 
 SCHEMA_VERSION = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """What one column of a table holds.
-
-    Attributes:
-        name: As in the file.
-        type: As in the file; ``list`` types show their element.
-        range: Allowed values, with the unit where there is one.
-        meaning: In one sentence.
-        null_when: When the value is null; empty for never.
-    """
-
-    name: str
-    type: pa.DataType
-    range: str
-    meaning: str
-    null_when: str = ""
 
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -386,14 +367,6 @@ def columns_of(
     return (*main, *others, *under_masks)
 
 
-def schema_of(columns: Sequence[Column]) -> pa.Schema:
-    """The Arrow schema of columns."""
-    return pa.schema(
-        [(column.name, column.type) for column in columns],
-        metadata={"audit_schema_version": str(SCHEMA_VERSION)},
-    )
-
-
 def build_table(
     tensors: Mapping[str, NDArray[Any]],
     *,
@@ -431,11 +404,12 @@ def build_table(
     }
     kept = tensors[KEPT]
     for name in EVIDENCE:
-        arrays[name] = _lists(tensors[name], _HALF, kept)
+        arrays[name] = lists_of(tensors[name], _HALF, kept)
     for column in columns:
         if column.name not in arrays:
             arrays[column.name] = array_of(tensors[column.name], column.type)
-    schema = schema_of(columns)
+    # Parts tell their version, so that a reader need not have the manifest.
+    schema = schema_of(columns).with_metadata({"audit_schema_version": str(SCHEMA_VERSION)})
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
@@ -443,38 +417,3 @@ def _named(codes: NDArray[Any], names: Sequence[str]) -> pa.Array:
     values = np.asarray(codes, np.int32)
     indices = pa.array(values, pa.int32(), mask=values < 0)
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(names), pa.string()))
-
-
-def array_of(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Numbers as a column; NaN and negative integers become null."""
-    if pa.types.is_list(kind):
-        return _lists(values, kind)
-    null = np.isnan(values) if values.dtype.kind == "f" else values < 0
-    if pa.types.is_boolean(kind):
-        return pa.array(values > 0, kind, mask=null)
-    return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=null)
-
-
-def _lists(
-    values: NDArray[Any], kind: pa.DataType, kept: NDArray[np.bool_] | None = None
-) -> pa.Array:
-    """Rows of equal length as lists; an undefined row becomes null.
-
-    Args:
-        values: One row a list. Undefined are integers that are all negative, and numbers of
-            which the first is NaN.
-        kind: Of the lists.
-        kept: Which rows ``values`` holds, where it lacks some; those are null.
-    """
-    flat = values.reshape(len(values), math.prod(values.shape[1:]))
-    undefined = np.isnan(flat[:, 0]) if flat.dtype.kind == "f" else (flat < 0).all(axis=1)
-    null = undefined
-    if kept is not None:
-        null = np.ones(len(kept), bool)
-        null[kept] = undefined
-    lengths = np.where(null, 0, flat.shape[1])
-    offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
-    content = pa.array(flat[~undefined].ravel().astype(kind.value_type.to_pandas_dtype()))
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), content.cast(kind.value_type), type=kind, mask=pa.array(null)
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,37 @@ def passes(families: int) -> int:
     return families * (TRANSPLANTS + len(FILLS)) + 3 * len(FILLS) + 2
 
 
+# What is done to a picture; the names of the columns begin with these.
+TRANSPLANT, OBJECT_ONLY, BACKGROUND_ONLY = "transplant", "object_only", "background_only"
+MIXED_SAME, MIXED_RAND = "mixed_same", "mixed_rand"
+NOISE_OBJECT, NOISE_BACKGROUND = "noise_object", "noise_background"
+# Nothing is.
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """One way in which the pictures of a batch are edited.
+
+    Attributes:
+        name: What is done.
+        family: Under whose masks; empty for the main ones.
+        fill: What stands where pixels were removed, one of :data:`FILLS`; ``None`` for nothing.
+        valid: Where the edited picture means something, bool N.
+        objects: The object's class, N; -1 for none.
+        backgrounds: The background's class, N; -1 for none.
+        make: Makes the pictures, float N×3×H×W in grey levels.
+    """
+
+    name: str
+    family: str
+    fill: str | None
+    valid: Tensor
+    objects: Tensor
+    backgrounds: Tensor
+    make: Callable[[], Tensor]
+
+
 class EditStep(nn.Module):
     """Asks the classifier about edited pictures, in pixels.
 
@@ -64,78 +97,200 @@ class EditStep(nn.Module):
         Returns:
             Columns of the rows: predictions -1 and probabilities NaN where an edit means nothing.
         """
+        others = self._bank.of_other_classes(index, labels)
+        donors = self._bank.labels[others]
+        columns = {"transplant_objects": torch.where(donors != labels[:, None], donors, -1)}
+        answers: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
+        for edit in self.edits(images, labels, masks, index):
+            found = self.answer(edit, edit.make(), labels)
+            answers.setdefault((edit.family, edit.name), []).append(found)
+        for (family, name), found_of in answers.items():
+            predicted, chances = (torch.stack(part, dim=1) for part in zip(*found_of, strict=True))
+            prefix = f"{family}_" if family else ""
+            if name == TRANSPLANT:
+                columns[f"{prefix}{name}_predictions"] = predicted
+            elif name in (NOISE_OBJECT, NOISE_BACKGROUND):
+                columns[f"{name}_prediction"] = predicted[:, 0]
+            else:
+                columns |= _probed(f"{prefix}{name}", predicted, chances)
+        return columns
+
+    def edits(self, images: Tensor, labels: Tensor, masks: Masks, index: Tensor) -> Iterator[Edit]:
+        """Everything that is done to a batch; pictures are made when they are asked for.
+
+        Args:
+            images: As for :meth:`forward`.
+            labels: Likewise.
+            masks: Likewise.
+            index: Likewise.
+
+        Yields:
+            The edits; those of one name and family in the order of the columns' lists.
+        """
         pixels, cuts, bank = images.float(), cutouts(masks), self._bank
         others = bank.of_other_classes(index, labels)
-        same = of_same_class(index, labels, bank, len(FILLS))
-        foreign = bank.labels[others] != labels[:, None]
-        columns: dict[str, Tensor] = {
-            "transplant_objects": torch.where(foreign, bank.labels[others], -1)
-        }
         for family, cut in cuts.items():
-            prefix = f"{family}_" if family else ""
-            valid = foreign & cut.valid[:, None] & bank.cutouts[family].valid[others]
-            edited = self._transplants(pixels, cut, bank.cutouts[family], index, others)
-            columns[f"{prefix}transplant_predictions"] = self._answers(edited, labels, valid)[0]
-            emptied = (background_only(pixels, cut, fill) for fill in self._fills(index, others))
-            columns |= _probed(
-                f"{prefix}background_only", *self._answers(emptied, labels, cut.valid[:, None])
-            )
+            yield from self._transplants(pixels, cut, family, labels, index, others)
+            yield from self._alone(BACKGROUND_ONLY, pixels, cut, family, labels, index, others)
         main = cuts[""]
-        usable = main.valid[:, None]
-        alone = (object_only(pixels, main, fill) for fill in self._fills(index, others))
-        columns |= _probed("object_only", *self._answers(alone, labels, usable))
-        for name, chosen in (("mixed_same", same), ("mixed_rand", others[:, : len(FILLS)])):
-            known = chosen >= 0 if name == "mixed_same" else foreign[:, : len(FILLS)]
-            mixed = self._mixed(pixels, main, index, chosen.clamp_min(0), others)
-            fit = known & usable & bank.cutouts[""].valid[chosen.clamp_min(0)]
-            columns |= _probed(name, *self._answers(mixed, labels, fit))
-        return columns | self._disturbed(pixels, main, index, labels)
+        yield from self._alone(OBJECT_ONLY, pixels, main, "", labels, index, others)
+        same = of_same_class(index, labels, bank, len(FILLS))
+        rand = torch.where(bank.labels[others] != labels[:, None], others, -1)[:, : len(FILLS)]
+        for name, chosen in ((MIXED_SAME, same), (MIXED_RAND, rand)):
+            yield from self._mixed(name, pixels, main, chosen, labels, index, others)
+        yield from self._noised(pixels, main, labels, index)
 
-    def _fills(self, index: Tensor, others: Tensor) -> Iterator[Tensor]:
-        for kind in range(len(FILLS)):
-            yield self._bank.fill(kind, index, others[:, -1])
+    def original(self, images: Tensor, labels: Tensor) -> Edit:
+        """The pictures as they are, in the form of an edit."""
+        return Edit(
+            name=ORIGINAL, family="", fill=None, valid=torch.ones_like(labels, dtype=torch.bool),
+            objects=labels, backgrounds=labels, make=images.float,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def answer(self, edit: Edit, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Ask about an edit's pictures.
+
+        Args:
+            edit: Which.
+            pictures: That it made, N×3×H×W.
+            labels: int64, N.
+
+        Returns:
+            Predictions and the labels' probabilities, N each; -1 and NaN where the edit means
+            nothing.
+        """
+        logits = self.explainer.network(self.explainer.normalised(pictures))
+        fine = edit.valid & logits.isfinite().all(dim=1)
+        chances = logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
+        return (
+            torch.where(fine, logits.argmax(dim=1), -1),
+            torch.where(fine, chances, torch.nan),
+        )
 
     def _transplants(
-        self, pixels: Tensor, own: Cutout, theirs: Cutout, index: Tensor, others: Tensor
-    ) -> Iterator[Tensor]:
+        self,
+        pixels: Tensor,
+        own: Cutout,
+        family: str,
+        labels: Tensor,
+        index: Tensor,
+        others: Tensor,
+    ) -> Iterator[Edit]:
+        """Other classes' objects on these backgrounds."""
+        bank, theirs = self._bank, self._bank.cutouts[family]
         for number, donor in enumerate(others.unbind(dim=1)):
-            fill = self._bank.fill(number % len(FILLS), index, others[:, number - 1])
-            yield transplanted(pixels, own, fill, self._bank.images[donor], theirs.object[donor])
+            kind = number % len(FILLS)
+            fill = partial(bank.fill, kind, index, others[:, number - 1])
+            foreign = bank.labels[donor] != labels
+            yield Edit(
+                name=TRANSPLANT,
+                family=family,
+                fill=FILLS[kind],
+                valid=foreign & own.valid & theirs.valid[donor],
+                objects=bank.labels[donor],
+                backgrounds=labels,
+                make=partial(_transplant, pixels, own, fill, bank.images, theirs.object, donor),
+            )
+
+    def _alone(
+        self,
+        name: str,
+        pixels: Tensor,
+        own: Cutout,
+        family: str,
+        labels: Tensor,
+        index: Tensor,
+        others: Tensor,
+    ) -> Iterator[Edit]:
+        """The object or the background alone."""
+        nothing = torch.full_like(labels, -1)
+        keep_object = name == OBJECT_ONLY
+        for kind, called in enumerate(FILLS):
+            fill = partial(self._bank.fill, kind, index, others[:, -1])
+            yield Edit(
+                name=name,
+                family=family,
+                fill=called,
+                valid=own.valid,
+                objects=labels if keep_object else nothing,
+                backgrounds=nothing if keep_object else labels,
+                make=partial(_alone, object_only if keep_object else background_only, pixels, own,
+                             fill),
+            )  # fmt: skip
 
     def _mixed(
-        self, pixels: Tensor, own: Cutout, index: Tensor, chosen: Tensor, others: Tensor
-    ) -> Iterator[Tensor]:
-        """These objects on other images' backgrounds."""
-        bank = self._bank
-        for kind, place in enumerate(chosen.unbind(dim=1)):
-            theirs = bank.cutouts[""].take(place)
-            fill = bank.fill(kind, index, others[:, -1])
-            yield transplanted(bank.images[place], theirs, fill, pixels, own.object)
+        self,
+        name: str,
+        pixels: Tensor,
+        own: Cutout,
+        chosen: Tensor,
+        labels: Tensor,
+        index: Tensor,
+        others: Tensor,
+    ) -> Iterator[Edit]:
+        """These objects on other images' backgrounds; none where ``chosen`` is -1."""
+        bank, theirs = self._bank, self._bank.cutouts[""]
+        for kind, place in enumerate(chosen.clamp_min(0).unbind(dim=1)):
+            fill = partial(bank.fill, kind, index, others[:, -1])
+            yield Edit(
+                name=name,
+                family="",
+                fill=FILLS[kind],
+                valid=(chosen[:, kind] >= 0) & own.valid & theirs.valid[place],
+                objects=labels,
+                backgrounds=bank.labels[place],
+                make=partial(_mix, pixels, own, fill, bank.images, theirs, place),
+            )
 
-    def _disturbed(
-        self, pixels: Tensor, main: Cutout, index: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
+    def _noised(
+        self, pixels: Tensor, main: Cutout, labels: Tensor, index: Tensor
+    ) -> Iterator[Edit]:
+        """Noise on the object, and on the background."""
         noise = self._bank.noise(index)
-        inside, outside = main.object, (~main.hole).to(pixels)
-        edited = (disturbed(pixels, where, noise) for where in (inside, outside))
-        found, _ = self._answers(edited, labels, main.valid[:, None])
-        return {"noise_object_prediction": found[:, 0], "noise_background_prediction": found[:, 1]}
+        for name, where in (
+            (NOISE_OBJECT, main.object), (NOISE_BACKGROUND, (~main.hole).to(pixels))
+        ):  # fmt: skip
+            yield Edit(
+                name=name,
+                family="",
+                fill=None,
+                valid=main.valid,
+                objects=labels,
+                backgrounds=labels,
+                make=partial(disturbed, pixels, where, noise),
+            )
 
-    def _answers(
-        self, edited: Iterator[Tensor], labels: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Predictions and the label's probability for each edit, N×E."""
-        predicted, probability = [], []
-        for pictures in edited:
-            logits = self.explainer.network(self.explainer.normalised(pictures))
-            finite = logits.isfinite().all(dim=1)
-            predicted.append(torch.where(finite, logits.argmax(dim=1), -1))
-            chances = logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
-            probability.append(torch.where(finite, chances, torch.nan))
-        return (
-            torch.where(valid, torch.stack(predicted, dim=1), -1),
-            torch.where(valid, torch.stack(probability, dim=1), torch.nan),
-        )
+
+def _transplant(
+    pixels: Tensor,
+    own: Cutout,
+    fill: Callable[[], Tensor],
+    images: Tensor,
+    where: Tensor,
+    donor: Tensor,
+) -> Tensor:
+    return transplanted(pixels, own, fill(), images[donor], where[donor])
+
+
+def _alone(
+    keep: Callable[[Tensor, Cutout, Tensor], Tensor],
+    pixels: Tensor,
+    own: Cutout,
+    fill: Callable[[], Tensor],
+) -> Tensor:
+    return keep(pixels, own, fill())
+
+
+def _mix(
+    pixels: Tensor,
+    own: Cutout,
+    fill: Callable[[], Tensor],
+    images: Tensor,
+    theirs: Cutout,
+    place: Tensor,
+) -> Tensor:
+    return transplanted(images[place], theirs.take(place), fill(), pixels, own.object)
 
 
 def _probed(name: str, predictions: Tensor, chances: Tensor) -> Mapping[str, Tensor]:

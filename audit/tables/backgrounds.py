@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from audit.run.rows import Column
+from audit.run.columns import Column, table_of
 from audit.tables.channels import Floats, read_channels, unpack
 from audit.tables.grouping import (
     COMPONENTS,
@@ -168,7 +168,6 @@ def summarise_backgrounds(
     Returns:
         A table with :data:`BACKGROUND_COLUMNS`, by class and kind; empty without kept vectors.
     """
-    schema = pa.schema([(column.name, column.type) for column in BACKGROUND_COLUMNS])
     far = read_far(samples, grid, seed)
     thirds = _thirds(samples)
     rows: list[dict[str, object]] = []
@@ -181,7 +180,7 @@ def summarise_backgrounds(
             for row in _kinds(samples, far, members, explained, rng, thirds):
                 rows.append({"label": label, "label_name": name} | row | gap)
     _adjust(rows)
-    return pa.Table.from_pylist(rows, schema)
+    return table_of(rows, BACKGROUND_COLUMNS)
 
 
 def read_far(samples: pd.DataFrame, grid: tuple[int, int], seed: int) -> FarBackground:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audit.run.rows import Column
+from audit.run.columns import Column, schema_of
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -149,7 +149,7 @@ def summarise_channels(
     found = list(evidence.of_classes())
     few = len(found) * channels > most_rows
     parts = [_of_class(evidence, target, members, few=few) for target, members in found]
-    schema = pa.schema([(column.name, column.type) for column in CHANNEL_COLUMNS])
+    schema = schema_of(CHANNEL_COLUMNS)
     if not parts:
         return schema.empty_table()
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

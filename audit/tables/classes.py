@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audit.run.rows import Column
+from audit.run.columns import Column, table_of
 from audit.tables.bootstrap import bca_intervals
 from audit.tables.clusters import find_clusters
 from audit.tables.correlation import rank_correlation
@@ -224,7 +224,7 @@ def summarise_classes(samples: pd.DataFrame, classes: Sequence[str], seed: int) 
             | _doubt(group)
         )
     _compare(rows)
-    return _table(rows, CLASS_COLUMNS)
+    return table_of(rows, CLASS_COLUMNS)
 
 
 def count_confusions(samples: pd.DataFrame) -> pa.Table:
@@ -250,7 +250,7 @@ def count_confusions(samples: pd.DataFrame) -> pa.Table:
                 "background_share": _or_none(group["background_share"].mean()),
             }
         )
-    return _table(rows, CONFUSION_COLUMNS)
+    return table_of(rows, CONFUSION_COLUMNS)
 
 
 def _numbers(samples: pd.DataFrame, transplants: Iterable[str]) -> Group:
@@ -428,7 +428,3 @@ def _mean(values: Floats) -> float | None:
 
 def _or_none(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _table(rows: list[dict[str, object]], columns: tuple[Column, ...]) -> pa.Table:
-    return pa.Table.from_pylist(rows, pa.schema([(c.name, c.type) for c in columns]))

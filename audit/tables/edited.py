@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audit.run.rows import Column
+from audit.run.columns import Column
 from audit.tables.bootstrap import bca_intervals
 
 Floats = NDArray[np.float64]

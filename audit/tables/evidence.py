@@ -11,8 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import stats
 
+from audit.run.columns import Column, table_of
 from audit.run.edit_rows import FILLS
-from audit.run.rows import Column
 from audit.tables.bootstrap import bca_intervals
 
 Floats = NDArray[np.float64]
@@ -26,7 +26,7 @@ LEAST_OWN = 0.5
 # Fewer edited images than this are no evidence.
 LEAST_EDITED = 20
 # Fewer counted transplants of an image (of six) say nothing of it.
-_LEAST_COUNTED = 3
+LEAST_COUNTED = 3
 
 _NO_EDITS = "no image of the class was edited with a usable mask of this family"
 EVIDENCE_COLUMNS: tuple[Column, ...] = (
@@ -166,12 +166,25 @@ class Transplants:
         np.add.at(total, objects, 1)
         return np.where(total > 0, hits / np.maximum(total, 1), np.nan)
 
+    def decided_alone(self, effects: Floats) -> NDArray[np.bool_]:
+        """Which images' backgrounds decide alone, N: nearly all their transplants follow them.
+
+        Args:
+            effects: Of :meth:`effects`; where NaN a transplant does not count.
+        """
+        counted = self.counted & np.isfinite(effects)
+        number = counted.sum(axis=1)
+        followed = (self.hits & counted).sum(axis=1) >= DECIDES * number
+        own = np.where(counted, effects, 0).sum(axis=1) / np.maximum(number, 1)
+        decided: NDArray[np.bool_] = followed & (own >= LEAST_OWN) & (number >= LEAST_COUNTED)
+        return decided
+
     def decided_for(self, label: int) -> NDArray[np.bool_]:
         """Of images of other classes with enough transplants: do theirs nearly all say this one?"""
         free = self.counted & (self.objects != label) & (self.labels != label)[:, None]
         number = free.sum(axis=1)
         hits = (free & (self.predictions == label)).sum(axis=1)
-        enough = number >= _LEAST_COUNTED
+        enough = number >= LEAST_COUNTED
         decided: NDArray[np.bool_] = hits[enough] >= DECIDES * number[enough]
         return decided
 
@@ -206,11 +219,22 @@ def weigh_evidence(
         )
     ]
     rows.sort(key=lambda row: int(str(row["label"])))
-    arrays = [
-        pa.array([row.get(c.name) for row in rows], c.type, from_pandas=True)
-        for c in EVIDENCE_COLUMNS
-    ]
-    return pa.table(arrays, schema=pa.schema([(c.name, c.type) for c in EVIDENCE_COLUMNS]))
+    return table_of(rows, EVIDENCE_COLUMNS)
+
+
+def images_decided(edits: pd.DataFrame, classes: int, prefix: str) -> NDArray[np.bool_]:
+    """Which edited images' backgrounds decide alone, as ``decided_share`` counts them.
+
+    Args:
+        edits: Rows of edits, E.
+        classes: K.
+        prefix: Of the columns of a family of masks; empty for the main one.
+
+    Returns:
+        E; false where fewer than three transplants count.
+    """
+    found = Transplants.of(edits, prefix)
+    return found.decided_alone(found.effects(classes))
 
 
 def _family_rows(
@@ -236,12 +260,15 @@ def _family_rows(
     alone = np.stack(list(edits[f"{prefix}background_only_predictions"])).astype(np.int64)
     # Without anything to compare with a transplant tells nothing.
     counted &= np.isfinite(effects)
-    enough = counted.sum(axis=1) >= _LEAST_COUNTED
+    enough = counted.sum(axis=1) >= LEAST_COUNTED
+    decided = found.decided_alone(effects)
     ids = np.arange(len(edits)) if clusters is None else clusters
     for label in np.unique(found.labels[enough]).tolist():
         own = (found.labels == label) & enough
         rng = np.random.default_rng((seed, label))
-        rows[label] |= _class_row(effects[own], hits[own], counted[own], ids[own], rng)
+        rows[label] |= _class_row(
+            effects[own], hits[own], counted[own], decided[own], ids[own], rng
+        )
         rows[label]["decided_elsewhere"] = _mean(found.decided_for(label).astype(np.float64))
         rows[label]["background_only_rate"] = _share(alone[own] == label, alone[own] >= 0)
     return rows
@@ -251,11 +278,11 @@ def _class_row(
     effects: Floats,
     hits: NDArray[np.bool_],
     counted: NDArray[np.bool_],
+    decided: NDArray[np.bool_],
     clusters: Ids,
     rng: np.random.Generator,
 ) -> dict[str, object]:
     own = np.nanmean(effects, axis=1)
-    decided = ((hits & counted).sum(axis=1) >= DECIDES * counted.sum(axis=1)) & (own >= LEAST_OWN)
     ids = np.unique(clusters, return_inverse=True)[1]
     sizes = np.bincount(ids)
     # Of copies the mean counts; they decide where most of them do.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audit.run.rows import Column
+from audit.run.columns import Column, schema_of
 from audit.tables.confident_learning import Classes, Floats, Predictions, inspect_labels
+from audit.tables.say import Say, in_english
 
 # A lower score makes a label suspect too, if another class is predicted confidently.
 SUSPECT_SCORE = 0.01
@@ -312,29 +314,43 @@ def _add_kind(found: pd.DataFrame) -> None:
         None if name is None else bool(value) for name, value in zip(evidence, agrees, strict=True)
     ]
     found["kind"] = kinds
-    found["reason"] = [
-        (_CLEARED if spared else _SENTENCES[kind]).format(label=label, suggested=suggested)
-        for spared, kind, label, suggested in zip(
-            agrees & cleared, kinds, found["label_name"], found["suggested_name"], strict=True
+    found["reason"] = [label_reason(row) for row in found.to_dict("records")]
+
+
+def label_reason(row: Mapping[Any, Any], say: Say = in_english) -> str:
+    """What speaks against a label, as a sentence.
+
+    Args:
+        row: A row of ``labels.parquet``.
+        say: The language.
+
+    Example:
+        >>> label_reason({"kind": LABEL_ERROR, "label_name": "cat", "suggested_name": "dog"})
+        'The object points to dog, and the background not to cat.'
+    """
+    return _sentence(row, say).format(label=row["label_name"], suggested=row["suggested_name"])
+
+
+def _sentence(row: Mapping[Any, Any], say: Say) -> str:
+    if row["kind"] == LABEL_ERROR:
+        return say("The object points to {suggested}, and the background not to {label}.")
+    if row["kind"] == CONTEXT_DRIVEN:
+        return say("The object points to {suggested}, only the background to {label}.")
+    if row["kind"] == BACKGROUND_SUGGESTS:
+        return say("{suggested} comes from the background, not from the object.")
+    agrees = row["object_agrees_with_suggestion"]
+    if pd.notna(agrees) and agrees and row["object_only_pred"] == row["label"]:
+        return say(
+            "The model says {suggested} rather than {label}, but of the object's pixels alone it "
+            "says {label}."
         )
-    ]
-
-
-_SENTENCES = {
-    LABEL_ERROR: "the object points to {suggested}, and the background not to {label}",
-    CONTEXT_DRIVEN: "the object points to {suggested}, only the background to {label}",
-    BACKGROUND_SUGGESTS: "{suggested} comes from the background, not from the object",
-    DISAGREEMENT: "the model says {suggested} rather than {label}",
-}
-_CLEARED = _SENTENCES[DISAGREEMENT] + ", but of the object's pixels alone it says {label}"
+    return say("The model says {suggested} rather than {label}.")
 
 
 def _table(found: pd.DataFrame, *, judged: int, issues: int) -> pa.Table:
     arrays = [_array(found[column.name], column) for column in LABEL_COLUMNS]
-    schema = pa.schema(
-        [(c.name, c.type) for c in LABEL_COLUMNS],
-        metadata={"labels_judged": str(judged), "label_issues": str(issues)},
-    )
+    counts = {"labels_judged": str(judged), "label_issues": str(issues)}
+    schema = schema_of(LABEL_COLUMNS).with_metadata(counts)
     return pa.Table.from_arrays(arrays, schema=schema)
 
 

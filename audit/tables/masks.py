@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 import pyarrow as pa
 
-from audit.run.rows import FAMILY_COLUMNS, Column
+from audit.run.columns import Column, table_of
+from audit.run.rows import FAMILY_COLUMNS
 from audit.tables.correlation import rank_correlation
 
 _F64 = pa.float64()
@@ -46,7 +47,7 @@ def compare_masks(samples: pd.DataFrame, families: Sequence[str]) -> pa.Table:
     rows = [
         _row(samples, name, "" if place == 0 else f"{name}_") for place, name in enumerate(families)
     ]
-    return pa.Table.from_pylist(rows, pa.schema([(c.name, c.type) for c in MASK_COLUMNS]))
+    return table_of(rows, MASK_COLUMNS)
 
 
 def _row(samples: pd.DataFrame, family: str, prefix: str) -> dict[str, object]:

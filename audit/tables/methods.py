@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audit.run.rows import FAITHFULNESS_COLUMNS, Column
+from audit.run.columns import Column, table_of
+from audit.run.rows import FAITHFULNESS_COLUMNS
 from audit.tables.correlation import rank_correlation
 
 _F64 = pa.float64()
@@ -72,7 +73,7 @@ def compare_methods(samples: pd.DataFrame, methods: Mapping[str, str]) -> pa.Tab
     """
     first = next(iter(methods.values()))
     rows = [_method_row(samples, name, prefix, first) for name, prefix in methods.items()]
-    return _table(rows, METHOD_COLUMNS)
+    return table_of(rows, METHOD_COLUMNS)
 
 
 def _method_row(
@@ -121,15 +122,7 @@ def tabulate_sanity(
                     "high": float(high),
                 }
             )
-    return _table(rows, SANITY_COLUMNS)
-
-
-def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[Column]) -> pa.Table:
-    arrays = [
-        pa.array([row[column.name] for row in rows], column.type, from_pandas=True)
-        for column in columns
-    ]
-    return pa.table(arrays, schema=pa.schema([(c.name, c.type) for c in columns]))
+    return table_of(rows, SANITY_COLUMNS)
 
 
 def _map_correlation(first: pd.Series, second: pd.Series) -> float:

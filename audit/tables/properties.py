@@ -11,8 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from audit.run.rows import Column
+from audit.run.columns import Column, table_of
 from audit.tables.nulls import adjusted_p
+from audit.tables.say import Say, in_english
 from audit.tables.separation import (
     LEAST_SAMPLES,
     Floats,
@@ -23,34 +24,10 @@ from audit.tables.separation import (
     separate_within,
 )
 
-# Each property with what images with more and with less of it are.
-PROPERTIES: Mapping[str, tuple[str, str]] = {
-    "brightness": ("brighter", "darker"),
-    "contrast": ("richer in contrast", "poorer in contrast"),
-    "saturation": ("more colourful", "greyer"),
-    "red_green": ("redder", "less red"),
-    "yellow_blue": ("yellower", "bluer"),
-    "sharpness": ("finer in detail", "smoother"),
-    "entropy": ("richer in tones", "plainer"),
-    "pixels": ("larger", "smaller"),
-    "aspect_ratio": ("wider", "taller"),
-    "file_bytes": ("larger as files", "smaller as files"),
-    "bytes_per_pixel": ("less compressed", "more compressed"),
-}
-# What each property is, as a part of a sentence.
-_WORDS: Mapping[str, str] = {
-    "brightness": "brightness",
-    "contrast": "contrast",
-    "saturation": "strength of colour",
-    "red_green": "red against green tones",
-    "yellow_blue": "blue against yellow tones",
-    "sharpness": "fineness of detail",
-    "entropy": "variety of tones",
-    "pixels": "number of pixels",
-    "aspect_ratio": "width over height",
-    "file_bytes": "size of the file",
-    "bytes_per_pixel": "size of the file for each pixel",
-}
+PROPERTIES = (
+    "brightness", "contrast", "saturation", "red_green", "yellow_blue", "sharpness", "entropy",
+    "pixels", "aspect_ratio", "file_bytes", "bytes_per_pixel",
+)  # fmt: skip
 # From where on a property is called a confounder; with thousands of samples every difference is
 # significant, so an effect is asked for too. An AUC of .70 is a difference of .74 standard
 # deviations between two normal distributions, one of .60 of .36: about a large and a medium effect
@@ -169,14 +146,15 @@ def relate_properties(samples: pd.DataFrame, classes: Sequence[str], seed: int) 
         adjusted = adjusted_p(np.array([row[f"{kind}_p"] for row in rows], np.float64))
         for row, q in zip(rows, adjusted, strict=True):
             row[f"{kind}_q"] = q
-    return _table([row | _flags(row) for row in rows])
+    return table_of([row | _flags(row) for row in rows], PROPERTY_COLUMNS)
 
 
-def in_words(property: str) -> str:
+def in_words(property: str, say: Say = in_english) -> str:
     """What a property is, in plain words that fit into a sentence.
 
     Args:
         property: One of :data:`PROPERTIES`.
+        say: The language.
 
     Returns:
         Words that begin with a small letter.
@@ -188,7 +166,47 @@ def in_words(property: str) -> str:
         >>> in_words("yellow_blue")
         'blue against yellow tones'
     """
-    return _WORDS[property]
+    return {
+        "brightness": say("brightness"),
+        "contrast": say("contrast"),
+        "saturation": say("strength of colour"),
+        "red_green": say("red against green tones"),
+        "yellow_blue": say("blue against yellow tones"),
+        "sharpness": say("fineness of detail"),
+        "entropy": say("variety of tones"),
+        "pixels": say("number of pixels"),
+        "aspect_ratio": say("width over height"),
+        "file_bytes": say("size of the file"),
+        "bytes_per_pixel": say("size of the file for each pixel"),
+    }[property]
+
+
+def compared(property: str, *, more: bool, say: Say = in_english) -> str:
+    """What images with more of a property are, or those with less.
+
+    Args:
+        property: One of :data:`PROPERTIES`.
+        more: Whether they have more of it.
+        say: The language.
+
+    Example:
+        >>> compared("sharpness", more=False)
+        'smoother'
+    """
+    higher, lower = {
+        "brightness": (say("brighter"), say("darker")),
+        "contrast": (say("richer in contrast"), say("poorer in contrast")),
+        "saturation": (say("more colourful"), say("greyer")),
+        "red_green": (say("redder"), say("less red")),
+        "yellow_blue": (say("yellower"), say("bluer")),
+        "sharpness": (say("finer in detail"), say("smoother")),
+        "entropy": (say("richer in tones"), say("plainer")),
+        "pixels": (say("larger"), say("smaller")),
+        "aspect_ratio": (say("wider"), say("taller")),
+        "file_bytes": (say("larger as files"), say("smaller as files")),
+        "bytes_per_pixel": (say("less compressed"), say("more compressed")),
+    }[property]
+    return higher if more else lower
 
 
 def property_values(samples: pd.DataFrame, name: str) -> Floats:
@@ -394,19 +412,12 @@ def _flag(large: bool, q: float) -> bool | None:
     return None if np.isnan(q) else bool(large and q <= LARGEST_Q)
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    arrays = [
-        pa.array([row[column.name] for row in rows], column.type, from_pandas=True)
-        for column in PROPERTY_COLUMNS
-    ]
-    return pa.table(arrays, schema=pa.schema([(c.name, c.type) for c in PROPERTY_COLUMNS]))
-
-
-def confounders(properties: pd.DataFrame) -> list[dict[str, Any]]:
+def confounders(properties: pd.DataFrame, say: Say = in_english) -> list[dict[str, Any]]:
     """The flagged rows in words: first those that the model may go by, then by strength.
 
     Args:
         properties: The rows of ``properties.parquet``.
+        say: The language of the sentences.
 
     Returns:
         One entry for each flag that is set, or for the two of a row with ``is_followed``:
@@ -419,19 +430,18 @@ def confounders(properties: pd.DataFrame) -> list[dict[str, Any]]:
     for row in properties.to_dict("records"):
         if _is_set(row["is_followed"]):
             strength = _strength(row, "label") + _strength(row, "error")
-            said = _of_label(row) + ", and " + _of_both(row)
-            found.append((True, strength, _entry(row, "both", said)))
+            found.append((True, strength, _entry(row, "both", _of_both(row, say))))
             continue
         if _is_set(row["predicts_label"]):
             if pd.isna(row["label_name"]):
                 strength = row["label_skill"] / SKILL_EFFECT
-                found.append((False, strength, _entry(row, "skill", _told(row))))
+                found.append((False, strength, _entry(row, "skill", _told(row, say))))
             else:
                 strength = _strength(row, "label")
-                found.append((False, strength, _entry(row, "label", _of_label(row))))
+                found.append((False, strength, _entry(row, "label", _of_label(row, say))))
         if _is_set(row["predicts_error"]):
             strength = _strength(row, "error")
-            found.append((False, strength, _entry(row, "error", _of_error(row))))
+            found.append((False, strength, _entry(row, "error", _of_error(row, say))))
     found.sort(key=lambda each: each[:2], reverse=True)
     return [entry for _, _, entry in found]
 
@@ -456,45 +466,67 @@ def _entry(row: Mapping[Any, Any], predicts: str, sentence: str) -> dict[str, An
         "auc": auc,
         "skill": float(row["label_skill"]) if skill else None,
         "n": int(row["n"]),
-        "sentence": sentence + ".",
+        "sentence": sentence,
     }
 
 
-def _told(row: Mapping[Any, Any]) -> str:
+def _told(row: Mapping[Any, Any], say: Say) -> str:
     skill = float(row["label_skill"])
-    how = "a little" if skill < _A_LITTLE else "in part" if skill < _IN_PART else "well"
-    return (
-        f"By {in_words(row['property'])} alone the classes can be told apart {how}: {skill:.0%} of "
-        "the way from guessing to the best that a single number could do"
+    if skill < _A_LITTLE:
+        text = say(
+            "By {property} alone the classes can be told apart a little: {skill} of the way from "
+            "guessing to the best that a single number could do."
+        )
+    elif skill < _IN_PART:
+        text = say(
+            "By {property} alone the classes can be told apart in part: {skill} of the way from "
+            "guessing to the best that a single number could do."
+        )
+    else:
+        text = say(
+            "By {property} alone the classes can be told apart well: {skill} of the way from "
+            "guessing to the best that a single number could do."
+        )
+    return text.format(property=in_words(row["property"], say), skill=f"{skill:.0%}")
+
+
+def _of_label(row: Mapping[Any, Any], say: Say) -> str:
+    text = say(
+        "Images of {name} are {which} than those of other classes in {share} of pairs (95% "
+        "interval {low} to {high})."
     )
+    return text.format(name=row["label_name"], **_values(row, "label", say))
 
 
-def _of_label(row: Mapping[Any, Any]) -> str:
-    which, pairs = _compared(row, "label"), _pairs(row, "label")
-    return f"Images of {row['label_name']} are {which} than those of other classes {pairs}"
+def _of_error(row: Mapping[Any, Any], say: Say) -> str:
+    if pd.isna(row["label_name"]):
+        text = say(
+            "Images answered wrongly are {which} than the rest in {share} of pairs (95% interval "
+            "{low} to {high})."
+        )
+    else:
+        text = say(
+            "Images of {name} answered wrongly are {which} than the rest in {share} of pairs (95% "
+            "interval {low} to {high})."
+        )
+    return text.format(name=row["label_name"], **_values(row, "error", say))
 
 
-def _of_error(row: Mapping[Any, Any]) -> str:
-    among = "Images" if pd.isna(row["label_name"]) else f"Images of {row['label_name']}"
-    which, pairs = _compared(row, "error"), _pairs(row, "error")
-    return f"{among} answered wrongly are {which} than the rest {pairs}"
-
-
-def _of_both(row: Mapping[Any, Any]) -> str:
-    which = _compared(row, "error")
-    return (
-        f"those answered wrongly are {which} than the rest of them {_pairs(row, 'error')}: the "
-        "model may go by it, or by what goes with it"
+def _of_both(row: Mapping[Any, Any], say: Say) -> str:
+    text = say(
+        "Images of {name} are {which} than those of other classes in {share} of pairs (95% "
+        "interval {low} to {high}), and those answered wrongly are {error_which} than the rest of "
+        "them in {error_share} of pairs (95% interval {error_low} to {error_high}): the model may "
+        "go by it, or by what goes with it."
     )
+    error = {f"error_{key}": value for key, value in _values(row, "error", say).items()}
+    return text.format(name=row["label_name"], **_values(row, "label", say), **error)
 
 
-def _compared(row: Mapping[Any, Any], kind: str) -> str:
-    return PROPERTIES[row["property"]][0 if row[f"{kind}_auc"] > 0.5 else 1]
-
-
-def _pairs(row: Mapping[Any, Any], kind: str) -> str:
-    """The AUC towards the side that it is on."""
+def _values(row: Mapping[Any, Any], kind: str, say: Say) -> dict[str, str]:
+    """Of an AUC towards the side that it is on: which side, the share of pairs, its interval."""
     auc, low, high = (100 * float(row[f"{kind}_{end}"]) for end in ("auc", "low", "high"))
+    which = compared(row["property"], more=auc > 50, say=say)
     if auc < 50:
         auc, low, high = 100 - auc, 100 - high, 100 - low
-    return f"in {auc:.0f}% of pairs (95% interval {low:.0f}% to {high:.0f}%)"
+    return {"which": which, "share": f"{auc:.0f}%", "low": f"{low:.0f}%", "high": f"{high:.0f}%"}

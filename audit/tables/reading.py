@@ -10,14 +10,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from audit.errors import UsageError
 from audit.run.manifest import NAME, read_manifest
+from audit.tables.frames import EDITS, join_samples, read_edits, read_samples, read_table
 
-# The folder of the edited samples' rows.
-EDITS = "edits"
+__all__ = ["EDITS", "AuditRun", "enlarge_map", "load_run", "read_edits", "read_samples"]
+
 # The folder of benchmarks (docs/certify.md): the models of their runs were made to rely on cues.
 _BENCHMARKS = "certify"
 
@@ -29,6 +29,17 @@ class AuditRun:
     Attributes:
         path: The run's folder.
         manifest: What was run, on what, and the totals.
+
+    Example:
+        >>> from audit import run_audit
+        >>> run = run_audit(dataset="demo", limit=20, edits="none", out=tmp)
+        >>> rows = run.samples.query("reason == 'background' and correct")
+        >>> set(rows["reason"]) <= {"background"}, run.samples["predicted"].dtype
+        (True, Int32Dtype())
+        >>> run.joined.loc[run.samples["sample_id"], "background_decides"].isna().all().item()
+        True
+        >>> run.sample("test-00000-digit-0256").notna()["predicted_name"]
+        np.True_
     """
 
     path: Path
@@ -36,18 +47,63 @@ class AuditRun:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row a sample, in the split's order."""
+        """One row a sample, in the split's order.
+
+        Classes are nullable integers, flags nullable booleans and names categories; a condition on
+        an undefined value is not met.
+        """
         return read_samples(self.path)
+
+    @cached_property
+    def joined(self) -> pd.DataFrame:
+        """The samples by ``sample_id``, with what the label suspects and the edits say of each.
+
+        The columns beyond those of ``samples`` are null for a sample that is no suspect, or was not
+        edited:
+
+        - ``suspect_kind``, ``suspect_score``, ``suggested``, ``suggested_name`` and
+          ``suggested_probability``: ``kind``, ``label_score`` and so on of ``labels.parquet``;
+        - ``p_object_only``, ``p_background_only``, ``p_mixed_same``, ``p_mixed_rand``: the label's
+          probability after these edits, in [0, 1];
+        - ``edit_effect``: by how much more than usual this background is followed when it is put
+          under objects of other classes, in [−1, 1];
+        - ``background_decides``: whether nearly all of these transplants follow it, and at least
+          half of them because of it (``decided_share`` of ``evidence.parquet`` counts them).
+        """
+        return join_samples(
+            self.samples, self.labels, read_edits(self.path), len(self.manifest["classes"])
+        )
+
+    def sample(self, sample_id: str) -> pd.Series:
+        """Everything that the tables say of one sample.
+
+        Args:
+            sample_id: Which sample.
+
+        Returns:
+            Its row of :attr:`joined`.
+
+        Raises:
+            UsageError: If there is no such sample.
+        """
+        if sample_id not in self.joined.index:
+            raise UsageError(
+                f"the run holds no sample '{sample_id}'",
+                expected=f"a sample_id such as '{self.joined.index[0]}'",
+            )
+        place = int(np.flatnonzero(self.joined.index == sample_id)[0])
+        row: pd.Series = self.joined.iloc[place]
+        return row
 
     @cached_property
     def classes(self) -> pd.DataFrame:
         """One row a class."""
-        return _read_table(self.path / "classes.parquet")
+        return read_table(self.path / "classes.parquet")
 
     @cached_property
     def evidence(self) -> pd.DataFrame:
         """One row a class and family of masks: what edited pictures say of it."""
-        return _read_table(self.path / "evidence.parquet")
+        return read_table(self.path / "evidence.parquet")
 
     @cached_property
     def edits(self) -> pd.DataFrame:
@@ -63,42 +119,42 @@ class AuditRun:
     @cached_property
     def confusion(self) -> pd.DataFrame:
         """One row for each pair of label and prediction that occurs."""
-        return _read_table(self.path / "confusion.parquet")
+        return read_table(self.path / "confusion.parquet")
 
     @cached_property
     def backgrounds(self) -> pd.DataFrame:
         """One row for each class and kind of background that speaks for it."""
-        return _read_table(self.path / "backgrounds.parquet")
+        return read_table(self.path / "backgrounds.parquet")
 
     @cached_property
     def channels(self) -> pd.DataFrame:
         """One row for each class and channel: what it adds from object and background."""
-        return _read_table(self.path / "channels.parquet")
+        return read_table(self.path / "channels.parquet")
 
     @cached_property
     def labels(self) -> pd.DataFrame:
         """One row a label that is probably wrong, the most suspect first."""
-        return _read_table(self.path / "labels.parquet")
+        return read_table(self.path / "labels.parquet")
 
     @cached_property
     def strata(self) -> pd.DataFrame:
         """One row for each class and kind of its images: accuracy and reliance on background."""
-        return _read_table(self.path / "strata.parquet")
+        return read_table(self.path / "strata.parquet")
 
     @cached_property
     def masks(self) -> pd.DataFrame:
         """One row a family of object masks: how far the numbers depend on it."""
-        return _read_table(self.path / "masks.parquet")
+        return read_table(self.path / "masks.parquet")
 
     @cached_property
     def properties(self) -> pd.DataFrame:
         """One row a property, for the split and for each class: does it tell label or error?"""
-        return _read_table(self.path / "properties.parquet")
+        return read_table(self.path / "properties.parquet")
 
     @cached_property
     def transplants(self) -> pd.DataFrame:
         """One row a family of masks, background's class and object's class: predicted as what?"""
-        return _read_table(self.path / "transplants.parquet")
+        return read_table(self.path / "transplants.parquet")
 
     @cached_property
     def methods(self) -> pd.DataFrame:
@@ -117,7 +173,7 @@ class AuditRun:
             raise UsageError(
                 f"the run in {self.path} has no {name}", remedy=f"run the audit again with {flag}"
             )
-        return _read_table(file)
+        return read_table(file)
 
     def heatmap(self, sample_id: str, *, target: str = "main") -> NDArray[np.float32]:
         """The map of one sample at image size, from the stored rows alone.
@@ -147,41 +203,6 @@ class AuditRun:
             )
         height, width = self.manifest["image_size"]
         return enlarge_map(values, self.manifest["grid"], (height, width))
-
-
-def read_samples(folder: Path) -> pd.DataFrame:
-    """The rows of all parts of a run, in the split's order."""
-    parts = sorted((folder / "samples").glob("part-*.parquet"))
-    # No partitioning: a folder above may be called something like lr=0.1.
-    table = pq.ParquetDataset(parts, partitioning=None).read()
-    frame: pd.DataFrame = table.to_pandas()
-    # Nullable integers and booleans; float columns keep NaN as their null.
-    for name in ("label", "predicted", "target", "alt_target", "object_pred", "background_pred"):
-        frame[name] = frame[name].astype("Int32")
-    # Whole numbers below 2⁵³, which float64 has held exactly where some are null.
-    for name in frame.columns.intersection(
-        ["image_hash", "stored_height", "stored_width", "file_bytes"]
-    ):
-        frame[name] = frame[name].astype("Int64")
-    flags = ("right_for_wrong_reason", "wrong_because_of_background", "context_driven")
-    for name in ("correct", *flags):
-        frame[name] = frame[name].astype("boolean")
-    return frame
-
-
-def read_edits(folder: Path) -> pd.DataFrame | None:
-    """The rows of a run's edited samples; ``None`` where nothing was edited."""
-    parts = sorted((folder / EDITS).glob("part-*.parquet"))
-    if not parts:
-        return None
-    frame: pd.DataFrame = pq.ParquetDataset(parts, partitioning=None).read().to_pandas()
-    for name in ("predicted", "noise_object_prediction", "noise_background_prediction"):
-        frame[name] = frame[name].astype("Int32")
-    return frame
-
-
-def _read_table(file: Path) -> pd.DataFrame:
-    return pd.read_parquet(file, dtype_backend="numpy_nullable", partitioning=None)
 
 
 def enlarge_map(

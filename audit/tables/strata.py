@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audit.run.rows import Column
+from audit.run.columns import Column, table_of
 from audit.tables.bootstrap import bca_intervals
 from audit.tables.classes import CONFIDENT_MASK
 from audit.tables.clusters import find_clusters
@@ -97,7 +97,7 @@ def summarise_strata(samples: pd.DataFrame, classes: Sequence[str], seed: int) -
             )
         ]
     _mark_worst(rows)
-    return pa.Table.from_pylist(rows, pa.schema([(c.name, c.type) for c in STRATA_COLUMNS]))
+    return table_of(rows, STRATA_COLUMNS)
 
 
 def worst_group(strata: pd.DataFrame) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audit.run.rows import Column
+from audit.run.columns import Column, schema_of
 
 _F64 = pa.float64()
 
@@ -56,7 +56,7 @@ def tabulate_transplants(
         >>> table[0]["object_name"], table[0]["n"], table[0]["predicted_label"]
         ('dog', 2, 0.5)
     """
-    schema = pa.schema([(column.name, column.type) for column in TRANSPLANT_COLUMNS])
+    schema = schema_of(TRANSPLANT_COLUMNS)
     tables = [schema.empty_table()]
     for place, family in enumerate(families):
         column = ("" if place == 0 else f"{family}_") + "transplant_predictions"

@@ -12,10 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import stats
 
-from audit.run.rows import Column
+from audit.run.columns import Column
+from audit.tables import verdict_words as words
 from audit.tables.nulls import adjusted_p
 from audit.tables.thresholds import THRESHOLDS, Thresholds
-from audit.tables.verdict_words import limits, sentence, untested
 
 Floats = NDArray[np.float64]
 _F64 = pa.float64()
@@ -27,6 +27,7 @@ MASK_LIMITED = "mask-limited"
 TOO_FEW = "too few samples"
 VERDICTS = (RELIES, SUSPECT, MASK_LIMITED, CLEAR, TOO_FEW)
 
+_NOT_TOLD = f"no property reaches an AUC of {THRESHOLDS.told_apart}"
 _NOT_TESTED = "verdict is too few samples, or nothing was edited"
 VERDICT_COLUMNS: tuple[Column, ...] = (
     Column(name="verdict", type=pa.string(), range=", ".join(VERDICTS),
@@ -35,6 +36,15 @@ VERDICT_COLUMNS: tuple[Column, ...] = (
            meaning="The same as a sentence, with the numbers that justify it."),
     Column(name="verdict_limits", type=pa.string(), range="text",
            meaning="What this verdict cannot tell."),
+    Column(name="verdict_reason", type=pa.string(), range=", ".join(words.REASONS),
+           meaning="What tipped the verdict over; with the numbers below it makes verdict_text."),
+    Column(name="verdict_limit_keys", type=pa.list_(pa.string()), range=", ".join(words.LIMITS),
+           meaning="The sentences of verdict_limits by name."),
+    Column(name="told_by", type=pa.string(), range="as property in properties.parquet",
+           meaning="The property of whole images that tells the class from the others best.",
+           null_when=_NOT_TOLD),
+    Column(name="told_by_auc", type=_F64, range=f"[{THRESHOLDS.told_apart}, 1]",
+           meaning="How well: its AUC towards the side that it is on.", null_when=_NOT_TOLD),
     Column(name="reliance", type=_F64, range="[−1, 1]",
            meaning="What this class's background moves in pixel transplants: the effect (see "
            "evidence) under the usable family of masks that shows it most surely.",
@@ -48,6 +58,9 @@ VERDICT_COLUMNS: tuple[Column, ...] = (
            null_when=_NOT_TESTED),
     Column(name="reliance_family", type=pa.string(), range="as in mask_source",
            meaning="The masks that it rests on.", null_when=_NOT_TESTED),
+    Column(name="reliance_n", type=pa.int64(), range="≥ 1",
+           meaning="The different pictures that it rests on (n in evidence).",
+           null_when=_NOT_TESTED),
     Column(name="reliance_p", type=_F64, range="[0, 1]",
            meaning="How often a class no more reliant than clean ones would show this much "
            "(the least over families and two tests, times their number).",
@@ -216,13 +229,21 @@ class _Case:
                 "reliance_high": self.found["effect_high"],
                 "decided_share": self.found["decided_share"],
                 "reliance_family": self.found["family"],
+                "reliance_n": self.found["n"],
                 "reliance_p": self.found["p_class"],
                 "reliance_q": self.q,
             }
+        reason, limits = self._reason(kind), self._limits(kind)
+        said = {"label_name": self.name, "verdict_reason": reason} | dict(self.edited) | numbers
+        name, auc = self.told_by or (None, None)
         return {
             "verdict": kind,
-            "verdict_text": self._sentence(kind),
-            "verdict_limits": " ".join(self._limits(kind)),
+            "verdict_text": " ".join(words.sentences(said, self.thresholds.least_edited)),
+            "verdict_limits": " ".join(words.limits(limits, self.told_by)),
+            "verdict_reason": reason,
+            "verdict_limit_keys": limits,
+            "told_by": name,
+            "told_by_auc": auc,
             **numbers,
         }
 
@@ -289,34 +310,37 @@ class _Case:
 
     def _reason(self, kind: str) -> str:
         """What tipped it over."""
-        assert self.found is not None
-        if kind == SUSPECT and self._needs_its_background():
-            return "needs its background"
-        if kind == SUSPECT and self.found["effect"] < self._reference():
-            return "feature space only"
-        if kind == SUSPECT:
-            return "not sure enough"
-        if kind == MASK_LIMITED and self.trust.misfit:
-            return "misfit"
-        if kind == MASK_LIMITED and self._masks_are_poor():
-            return "poor masks"
-        return "destroyed" if kind == MASK_LIMITED else kind
-
-    def _sentence(self, kind: str) -> str:
-        number = int(self.edited["n_edited"])
         if self.found is None:
-            return untested(self.name, number, self.thresholds.least_edited)
-        return sentence(self.name, self._reason(kind), self.found, self.edited)
+            return words.FEW_TESTED if kind == TOO_FEW else words.NONE_COUNTS
+        if kind == SUSPECT:
+            return self._why_suspect()
+        if kind == MASK_LIMITED:
+            return self._why_not_judged()
+        return words.RELIES_ON_BACKGROUND if kind == RELIES else words.NO_EVIDENCE
+
+    def _why_suspect(self) -> str:
+        assert self.found is not None
+        if self._needs_its_background():
+            return words.NEEDS_ITS_BACKGROUND
+        little = self.found["effect"] < self._reference()
+        return words.FEATURE_SPACE_ONLY if little else words.NOT_SURE_ENOUGH
+
+    def _why_not_judged(self) -> str:
+        if self.trust.misfit:
+            return words.MISFIT
+        return words.POOR_MASKS if self._masks_are_poor() else words.DESTROYED
 
     def _limits(self, kind: str) -> list[str]:
-        return limits(
-            accused=kind == RELIES,
-            cleared=kind == CLEAR,
-            few=kind == TOO_FEW,
-            estimated=self.trust.estimated,
-            misfit=self.trust.misfit,
-            told_by=self.told_by,
-        )
+        """What the verdict cannot tell."""
+        applies = {
+            words.RAISE_EDITS: kind == TOO_FEW,
+            words.ESTIMATED_MASKS: kind != TOO_FEW and self.trust.estimated,
+            words.CUE_ON_OBJECT: kind == CLEAR,
+            words.WHICH_PART: kind == RELIES,
+            words.TOLD_APART: self.told_by is not None,
+            words.LOOK_AT_MASKS: self.trust.misfit,
+        }
+        return [key for key in words.LIMITS if applies[key]]
 
 
 def count_verdicts(classes: pd.DataFrame) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from audit.devices import CPU
 from audit.errors import AuditError, UsageError
 from audit.files import make_folder, remove_unfinished, write_atomically
 from audit.models.architectures import build
@@ -42,7 +43,7 @@ def train(
     recipe: Recipe,
     out: Path,
     *,
-    device: torch.device = torch.device("cpu"),  # noqa: B008
+    device: torch.device = CPU,
     quiet: bool = False,
 ) -> Path:
     """Train a classifier and write its weights, curves, tables and model card.

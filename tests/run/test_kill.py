@@ -29,6 +29,8 @@ def command(out: Path) -> list[str]:
         "60",
         "--batch-size",
         "30",
+        "--edits",
+        "100",
     ]
     return [sys.executable, "-m", "audit", "run", *flags, "--out", str(out)]
 

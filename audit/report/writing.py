@@ -1,0 +1,46 @@
+"""Grids, figures and page of a run, from what it has stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from audit.report.figures import draw_figures
+from audit.report.grids import Grids
+from audit.report.language import load_language
+from audit.report.page import write_page
+from audit.report.prototypes import background_sheets
+from audit.report.stored import Stored
+from audit.report.style import Style, choose_style
+
+
+def write_report(folder: Path, stored: Stored) -> list[str]:
+    """Draw everything that people look at, in the language and the colours of the run's settings.
+
+    Args:
+        folder: Where to.
+        stored: The run; what is ``drawn`` is found out here.
+
+    Returns:
+        The names of what was written, relative to ``folder``.
+    """
+    config = stored.facts["config"]
+    style = choose_style(config["colours"], config["lang"])
+    rows, columns = stored.facts["grid"]
+    grids = Grids(stored.samples, stored.thumbs, stored.tables["classes"], (rows, columns), style)
+    drawn = grids.draw_all(folder, _more_sheets(stored, (rows, columns), style))
+    # The page needs no fonts of ours: it can be in a language that pictures here cannot.
+    language = load_language(config["lang"])
+    write_page(folder, replace(stored, drawn=frozenset(drawn)), language, config["colours"])
+    return [*drawn, "index.html"]
+
+
+def _more_sheets(
+    stored: Stored, grid: tuple[int, int], style: Style
+) -> Iterator[tuple[str, bytes]]:
+    tables = stored.tables
+    yield from background_sheets(
+        stored.samples, stored.thumbs, tables["backgrounds"], tables["channels"], grid, style
+    )
+    yield from draw_figures(stored.samples, tables, style)
