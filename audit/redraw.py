@@ -36,10 +36,17 @@ from audit.report.thumbs import (
 )
 from audit.report.writing import write_report
 from audit.run.manifest import NAME, checksums, read_manifest, write_manifest
+from audit.run.rows import SAMPLE_COLUMNS
 from audit.tables.reading import load_run, read_edits, read_samples
 from audit.viewing import Run, audited_split
 
 _THUMBS, _EDITED = "thumbs.parquet", "edited.parquet"
+# What every run has, and the report needs.
+_TABLES = (
+    "classes.parquet", "evidence.parquet", "confusion.parquet", "backgrounds.parquet",
+    "channels.parquet", "labels.parquet", "strata.parquet", "masks.parquet",
+    "transplants.parquet", "properties.parquet", _THUMBS,
+)  # fmt: skip
 # Where a run's new report is drawn before it takes the old one's place.
 _UNFINISHED = ".redrawing"
 _PAGE = "index.html"
@@ -149,16 +156,24 @@ def _open(path: Path) -> tuple[Path, dict[str, Any]]:
     if manifest is None:
         found = load_run(path)
         path, manifest = found.path, found.manifest
-    for name, columns in TABLES.items():
-        if name in manifest["files"]:
-            missing = {c.name for c in columns} - set(pq.read_schema(path / name).names)
-            if missing:
-                raise UsageError(
-                    f"the run in {path} was made by another version of audit",
-                    found=f"{name} without {', '.join(sorted(missing))}",
-                    remedy="run the same audit again; its rows are kept where they still hold",
-                )
+    _refuse_another_version(path, manifest["files"])
     return path, manifest
+
+
+def _refuse_another_version(folder: Path, files: Mapping[str, Any]) -> None:
+    """Refuse a run whose tables are not those that this report is made of."""
+    part = min(name for name in files if name.startswith("samples/") and name.endswith(".parquet"))
+    needed = {name: TABLES[name] for name in _TABLES} | {part: SAMPLE_COLUMNS}
+    for name, columns in needed.items():
+        here = set(pq.read_schema(folder / name).names) if name in files else set()
+        missing = [column.name for column in columns if column.name not in here]
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise UsageError(
+                f"the run in {folder} was made by another version of audit",
+                found=f"{name} without {', '.join(missing[:5])}{more}",
+                remedy="run the same audit again; its rows are kept where they still hold",
+            )
 
 
 def _is_drawn(name: str) -> bool:

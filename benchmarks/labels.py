@@ -2,7 +2,7 @@
 
     python benchmarks/labels.py --data-root FOLDER [--models cnn,cnn-se] [--seeds 0,1,2]
 
-FOLDER holds cifar10/test-*.parquet in the Hub's layout. In a copy of the test split 8 % of the
+FOLDER holds cifar10/test-*.parquet in the Hub's layout. In a copy of the test split 8% of the
 labels are flipped to another class, drawn uniformly; the shipped networks, which were not trained
 on the split, are audited on it with estimated masks. Average precision is that of the flipped
 labels among all samples; wrong labels of the original count as right ones. Figures come in pairs:
@@ -238,7 +238,7 @@ def main() -> None:
     (source,) = (arguments.data_root / "cifar10").glob("test-*.parquet")
     for model in arguments.models.split(","):
         measure(
-            f"{model}, CIFAR-10 test split, 8 % of labels flipped",
+            f"{model}, CIFAR-10 test split, 8% of labels flipped",
             lambda folder, seed: flipped_cifar(source, folder, seed),
             seeds,
             model=model,
@@ -246,7 +246,7 @@ def main() -> None:
             masks="estimated",
         )
     measure(
-        "cnn, the demo's test split, 8 % of labels flipped",
+        "cnn, the demo's test split, 8% of labels flipped",
         flipped_demo,
         seeds,
         model="cnn",

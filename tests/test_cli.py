@@ -21,6 +21,9 @@ from audit.models import build
 from tests.conftest import CIFAR10, random_model, real_data
 from tests.data.making import hub_parquet, image_folder, png
 
+# The command in this process.
+Here = Callable[..., subprocess.CompletedProcess[str]]
+
 
 def audit(*arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "audit", *map(str, arguments)]
@@ -53,10 +56,10 @@ def test_a_good_run_prints_a_summary_for_people(tmp_path: Path) -> None:
     assert "200/200 images" in result.stderr
 
 
-def test_flags_override_the_job_file(tmp_path: Path) -> None:
+def test_flags_override_the_job_file(tmp_path: Path, audit_here: Here) -> None:
     job = tmp_path / "job.toml"
     job.write_text(f'dataset = "demo"\nlimit = 100\nmethod = "gradcam"\nout = "{tmp_path}/out"\n')
-    assert audit("run", "--config", job, "--limit", 30).returncode == 0
+    assert audit_here("run", "--config", job, "--limit", 30, "--edits", "none").returncode == 0
     config = load_run(tmp_path / "out").manifest["config"]
     assert (config["limit"], config["method"]) == (30, ["gradcam"])
 
@@ -103,7 +106,7 @@ def test_usage_errors(
     arguments: list[str],
     words: list[str],
     tmp_path: Path,
-    audit_here: Callable[..., subprocess.CompletedProcess[str]],
+    audit_here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -113,14 +116,17 @@ def test_usage_errors(
     fails(result, 2, *words, out=tmp_path)
 
 
-def test_a_misspelt_setting_gets_a_suggestion(tmp_path: Path) -> None:
+def test_a_misspelt_setting_gets_a_suggestion(tmp_path: Path, audit_here: Here) -> None:
     (tmp_path / "job.toml").write_text('datset = "demo"')
-    fails(audit("run", "--config", tmp_path / "job.toml"), 2, "'datset'", "did you mean 'dataset'")
+    fails(
+        audit_here("run", "--config", tmp_path / "job.toml"),
+        2,
+        "'datset'",
+        "did you mean 'dataset'",
+    )
 
 
-def test_wrong_checkpoints(
-    tmp_path: Path, audit_here: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_wrong_checkpoints(tmp_path: Path, audit_here: Here) -> None:
     state = random_model("cnn").state_dict()
     torch.save(state, tmp_path / "whole.pth")
     (tmp_path / "truncated.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:10_000])
@@ -143,10 +149,10 @@ def test_wrong_checkpoints(
     fails(audit_here("run", *flags, "--out", tmp_path / "out"), 2, "does not hold the weights of")
 
 
-def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+def test_output_that_cannot_be_written(tmp_path: Path, audit_here: Here) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file" / "reports", Path("/proc/reports")):
-        fails(audit("run", "--limit", 20, "--out", out), 1, "cannot write", "--out")
+        fails(audit_here("run", "--limit", 20, "--out", out), 1, "cannot write", "--out")
 
 
 def test_a_limit_on_file_sizes_loses_nothing_and_fakes_nothing(tmp_path: Path) -> None:
@@ -155,7 +161,7 @@ def test_a_limit_on_file_sizes_loses_nothing_and_fakes_nothing(tmp_path: Path) -
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    flags = ["run", "--limit", 500, "--shard-size", 500, "--out", tmp_path]
+    flags = ["run", "--limit", 500, "--shard-size", 500, "--edits", "none", "--out", tmp_path]
     fails(audit(*flags, preexec_fn=limit), 1, "cannot write", out=tmp_path)
     assert audit(*flags).returncode == 0
 
@@ -170,7 +176,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     ):
         pytest.skip("mounting a small disk needs privileges that this machine does not give")
     try:
-        flags = ["run", "--limit", 797, "--shard-size", 200, "--out", disk]
+        flags = ["run", "--limit", 797, "--shard-size", 200, "--edits", "none", "--out", disk]
         fails(audit(*flags), 1, "No space left", "free some space", out=disk)
         kept = {p.name: p.stat().st_mtime_ns for p in disk.rglob("part-*.parquet")}
         assert kept
@@ -199,11 +205,13 @@ def folder_flags(images: Path, masks: Path) -> list[str | Path | float]:
     ]  # fmt: skip
 
 
-def test_bad_images_and_masks_are_rows_with_a_status(folder: tuple[Path, Path]) -> None:
+def test_bad_images_and_masks_are_rows_with_a_status(
+    folder: tuple[Path, Path], audit_here: Here
+) -> None:
     images, masks = folder
     (images / "class-0" / "000.png").write_bytes(b"broken")
     (masks / "class-1" / "000.png").write_bytes(png(1, (16, 16)))
-    result = audit(*folder_flags(images, masks))
+    result = audit_here(*folder_flags(images, masks))
     assert result.returncode == 0, result.stderr
     assert "1 unreadable" in result.stdout
     assert "1 mask_mismatch" in result.stdout
@@ -221,14 +229,16 @@ def test_bad_images_and_masks_are_rows_with_a_status(folder: tuple[Path, Path]) 
     assert "1 unreadable" in page
 
 
-def test_too_many_bad_images_fail_the_run_but_keep_its_rows(folder: tuple[Path, Path]) -> None:
+def test_too_many_bad_images_fail_the_run_but_keep_its_rows(
+    folder: tuple[Path, Path], audit_here: Here
+) -> None:
     images, masks = folder
     for file in sorted((images / "class-5").iterdir()):
         file.write_bytes(b"broken")
-    flags = folder_flags(images, masks)
+    flags = [*folder_flags(images, masks), "--edits", "none"]
     out = images.parent / "out"
     fails(
-        audit(*flags),
+        audit_here(*flags),
         1,
         "11 of 99 samples cannot be audited",
         "--max-bad",
@@ -236,14 +246,16 @@ def test_too_many_bad_images_fail_the_run_but_keep_its_rows(folder: tuple[Path, 
         out=out,
     )
     assert list(out.rglob("part-000000.parquet"))
-    assert audit(*flags, "--max-bad", "0.2").returncode == 0
-    again = audit(*flags)
+    assert audit_here(*flags, "--max-bad", "0.2").returncode == 0
+    again = audit_here(*flags)
     assert again.returncode == 1, "a finished run is held to today's limit"
 
 
-def test_rows_are_read_under_any_folder_name_and_by_pandas_alone(tmp_path: Path) -> None:
+def test_rows_are_read_under_any_folder_name_and_by_pandas_alone(
+    tmp_path: Path, audit_here: Here
+) -> None:
     out = tmp_path / "label=7" / "lr=0.1"
-    assert audit("run", "--limit", 30, "--out", out).returncode == 0
+    assert audit_here("run", "--limit", 30, "--edits", "none", "--out", out).returncode == 0
     run = load_run(out)
     assert "lr" not in run.samples.columns
     plain = pd.read_parquet(run.path / "samples", partitioning=None)
@@ -253,7 +265,7 @@ def test_rows_are_read_under_any_folder_name_and_by_pandas_alone(tmp_path: Path)
 def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(
     tmp_path: Path,
 ) -> None:
-    flags = ["run", "--limit", 30, "--masks", "estimated", "--out", tmp_path]
+    flags = ["run", "--limit", 30, "--masks", "estimated", "--edits", "none", "--out", tmp_path]
     assert audit(*flags).returncode == 0
     run, here = load_run(tmp_path).path, socket.gethostname()
     (cache,) = (tmp_path / ".cache" / "masks").iterdir()
@@ -270,26 +282,30 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
         assert [p.name for p in folder.rglob("*.writing")] == [f"x.{here}.{alive}.writing"]
 
 
-def test_an_empty_split(tmp_path: Path) -> None:
+def test_an_empty_split(tmp_path: Path, audit_here: Here) -> None:
     (tmp_path / "images" / "a").mkdir(parents=True)
-    result = audit("run", "--dataset", f"folder:{tmp_path}/images", "--out", tmp_path / "out")
+    result = audit_here("run", "--dataset", f"folder:{tmp_path}/images", "--out", tmp_path / "out")
     fails(result, 2, "is empty", out=tmp_path)
 
 
-def test_a_second_audit_of_the_same_run_waits_its_turn(tmp_path: Path) -> None:
+def test_a_second_audit_of_the_same_run_waits_its_turn(tmp_path: Path, audit_here: Here) -> None:
     import fcntl
 
-    assert audit("run", "--limit", 20, "--out", tmp_path).returncode == 0
+    assert audit_here("run", "--limit", 20, "--edits", "none", "--out", tmp_path).returncode == 0
     (manifest,) = tmp_path.rglob("manifest.json")
     handle = os.open(manifest.parent, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    fails(audit("run", "--limit", 20, "--out", tmp_path), 1, "another audit is writing")
+    fails(
+        audit_here("run", "--limit", 20, "--edits", "none", "--out", tmp_path),
+        1,
+        "another audit is writing",
+    )
     os.close(handle)
 
 
-def test_a_published_checkpoint_keeps_its_accuracy(tmp_path: Path) -> None:
-    """ResNet-20, trained by someone else: 81.0 % on these JPEG-recompressed images."""
-    result = audit(
+def test_a_published_checkpoint_keeps_its_accuracy(tmp_path: Path, audit_here: Here) -> None:
+    """ResNet-20, trained by someone else: 81.0% on these JPEG-recompressed images."""
+    result = audit_here(
         "run", "--dataset", "cifar10", "--data-root", real_data("cifar10"), "--model", "resnet20",
         "--checkpoint", real_data("weights") / "resnet20-12fca82f.th", "--out", tmp_path,
         "--mean", 0.485, 0.456, 0.406, "--std", 0.229, 0.224, 0.225, "--masks", "ellipse",
@@ -301,14 +317,14 @@ def test_a_published_checkpoint_keeps_its_accuracy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("model", "masks"), [("cnn", "estimated"), ("cnn-se", "ellipse")])
 def test_shipped_weights_reach_the_accuracy_of_their_card(
-    model: str, masks: str, tmp_path: Path
+    model: str, masks: str, tmp_path: Path, audit_here: Here
 ) -> None:
     import json
 
     from audit.models.sources import WEIGHTS
 
     card = json.loads((WEIGHTS / f"cifar10-{model}" / "card.json").read_text())
-    result = audit(
+    result = audit_here(
         "run", "--dataset", "cifar10", "--data-root", real_data("cifar10"), "--model", model,
         "--masks", masks, "--edits", "none", "--out", tmp_path,
     )  # fmt: skip

@@ -59,7 +59,7 @@ def planted(folder: Path) -> AuditRun:
 @pytest.fixture(scope="module")
 def clean(folder: Path, planted: AuditRun) -> AuditRun:
     """The same network trained where backgrounds tell nothing."""
-    data = load_dataset("demo", folder, limit=20, train_limit=2000)
+    data = load_dataset("demo", folder, limit=20, train_limit=1200)
     stats = channel_statistics(data.train.images)
     torch.manual_seed(0)
     model = fit(build("cnn", 10), data.train, stats, Schedule(epochs=3, lr=2e-3, flip=False))

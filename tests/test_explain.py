@@ -531,7 +531,7 @@ def size_of(file: bytes) -> tuple[int, int]:
 
 
 def panel(**more: Any) -> Panel:
-    return Panel(heat=np.eye(7, dtype=np.float32), name="roses", value="91.3 %", **more)
+    return Panel(heat=np.eye(7, dtype=np.float32), name="roses", value="91.3%", **more)
 
 
 @pytest.mark.parametrize(
@@ -560,7 +560,7 @@ def test_what_jpeg_cannot_hold_is_made_smaller(monkeypatch: pytest.MonkeyPatch) 
 def test_a_long_name_keeps_its_probability() -> None:
     picture = np.zeros((320, 320, 3), np.uint8)
     files = [
-        draw_panels(picture, [Panel(heat=None, name=name, value="12.3 %")], (0, 0, 320, 320))
+        draw_panels(picture, [Panel(heat=None, name=name, value="12.3%")], (0, 0, 320, 320))
         for name in ("x" * 500, "x" * 400)
     ]
     assert files[0] == files[1], "both are cut to the same width"

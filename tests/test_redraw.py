@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -104,7 +105,7 @@ def forget(run: Path, count: int) -> list[str]:
     return names
 
 
-def change(run: Path, **facts: dict[str, object]) -> None:
+def change(run: Path, **facts: dict[str, Any]) -> None:
     """Other facts in a manifest."""
     file = run / "manifest.json"
     manifest = json.loads(file.read_text(encoding="utf-8"))

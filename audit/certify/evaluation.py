@@ -37,7 +37,7 @@ SUMMARY_COLUMNS: tuple[Column, ...] = (
     Column(name="value", type=_F64, range="[−1, 1]", meaning="The number.",
            null_when="there is nothing to count"),
     Column(name="low", type=_F64, range="[−1, 1]",
-           meaning="Lower end of its 95 % interval: bootstrap over models for AUROC, "
+           meaning="Lower end of its 95% interval: bootstrap over models for AUROC, "
            "Clopper–Pearson for shares, Fisher's z for correlations.", null_when="value is null, "
            "or all are of one model"),
     Column(name="high", type=_F64, range="[−1, 1]", meaning="Upper end.", null_when="low is null"),
@@ -345,7 +345,7 @@ def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, floa
 
 
 def spearman(left: Floats, right: Floats) -> tuple[float, float, float] | None:
-    """Rank correlation with its 95 % interval.
+    """Rank correlation with its 95% interval.
 
     Args:
         left: N numbers.

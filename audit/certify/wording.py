@@ -78,7 +78,7 @@ def _accused_sentence(wrong: dict[str, Any], words: str) -> str:
     classes = plural(int(wrong["n"]), "tested class", "tested classes")
     return (
         f"Accused wrongly: {wrong['positive']:.0f} of {classes} {words} "
-        f"(at most {percent(wrong['high'], 1)}, 95 % bound){_left_out(wrong)}."
+        f"(at most {percent(wrong['high'], 1)}, 95% bound){_left_out(wrong)}."
     )
 
 
@@ -175,4 +175,4 @@ def _with_interval(figure: dict[str, Any]) -> str:
     if pd.isna(figure["low"]):
         return number(figure["value"], 3)
     ends = f"{number(figure['low'], 3)} to {number(figure['high'], 3)}"
-    return f"{number(figure['value'], 3)} (95 % interval {ends})"
+    return f"{number(figure['value'], 3)} (95% interval {ends})"

@@ -181,7 +181,7 @@ def open_coco_file(
         samples: ``images``: one sample a picture that has objects; its label is the class of the
             largest, its mask all objects of that class, and crowds of that class are unknown
             (crowds of others are background). ``instances``: one square cut-out an object (no
-            crowds) whose box is at least 32 pixels long, with 30 % more than the box; its mask is
+            crowds) whose box is at least 32 pixels long, with 30% more than the box; its mask is
             that object, and other objects and crowds of its class are unknown.
         name: The dataset's name; ``None`` is the file's.
         root: Where a relative ``file`` that is not found, and pictures, are sought too.

@@ -65,7 +65,7 @@ def open_voc(
         root: Folder that holds ``VOCdevkit/VOC2012`` (or is one of the two).
         samples: ``images``: one sample a picture, its label is the class of its largest object
             and its mask all objects of that class. ``instances``: one square cut-out an object
-            whose box is at least 32 pixels long, with 30 % more than the box; its mask is that
+            whose box is at least 32 pixels long, with 30% more than the box; its mask is that
             object. Borders (255) are unknown, in cut-outs also other objects of the class.
         download: Let torchvision fetch VOC 2012 into ``root`` where it is absent.
 

@@ -328,4 +328,4 @@ def _heat(values: NDArray[np.float32]) -> tuple[NDArray[np.float32] | None, str]
 
 
 def _percent(share: float) -> str:
-    return "<0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+    return "<0.1%" if share < 0.0005 else f"{100 * share:.1f}%"

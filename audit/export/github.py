@@ -78,7 +78,7 @@ def _classes(classes: pd.DataFrame, most: int) -> list[str]:
         ]
         for row in classes[:most].to_dict("records")
     ]
-    titles = ["class", "verdict", "its background moves (95 % interval)", "accuracy", "images"]
+    titles = ["class", "verdict", "its background moves (95% interval)", "accuracy", "images"]
     more = len(classes) - most
     return [*table(titles, rows), "", *([f"… and {more:,} more", ""] if more > 0 else [])]
 

@@ -26,7 +26,7 @@ class Check:
         name: Its name; empty for the split.
         status: ``passed``, ``failed`` or ``not evaluated``.
         value: The number that was judged; ``None`` where it is undefined.
-        low: Lower end of its 95 % interval, if it has one.
+        low: Lower end of its 95% interval, if it has one.
         high: Upper end.
         limit: What it was held against; ``None`` for ``forbid``.
         verdict: The class's verdict, for ``forbid``.
@@ -58,7 +58,7 @@ class Measured:
         label: The class; −1 for the split.
         name: Its name; empty for the split.
         value: The number; ``None`` where it is undefined.
-        low: Lower end of its 95 % interval; ``None`` without one.
+        low: Lower end of its 95% interval; ``None`` without one.
         high: Upper end.
     """
 

@@ -89,7 +89,7 @@ def _rows(checks: Sequence[Check], settings: GateSettings) -> list[str]:
         ]
         for check in checks[:_MOST_ROWS]
     ]
-    lines = table(["rule", "class", "found (95 % interval)", "limit"], cells)
+    lines = table(["rule", "class", "found (95% interval)", "limit"], cells)
     more = len(checks) - _MOST_ROWS
     return [*lines, "", *([f"… and {more:,} more in gate.json", ""] if more > 0 else [])]
 

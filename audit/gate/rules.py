@@ -111,7 +111,7 @@ def check_accuracy(settings: GateSettings, run: AuditRun) -> list[Check]:
 
 
 def split_accuracy(samples: pd.DataFrame) -> Measured:
-    """The share of right predictions and its 95 % interval (Wilson; near-duplicates count less).
+    """The share of right predictions and its 95% interval (Wilson; near-duplicates count less).
 
     Args:
         samples: The rows of all parts.

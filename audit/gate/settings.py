@@ -55,7 +55,7 @@ class GateSettings(BaseModel):
         baseline: A run's folder, or a folder of runs of which the newest counts.
         classes: The only classes that rules of classes hold for; empty for all.
         except_classes: Classes that they do not hold for; ``except`` in the file.
-        strict: A limit is kept only where the whole 95 % interval keeps it.
+        strict: A limit is kept only where the whole 95% interval keeps it.
         untested: What becomes of a class that cannot be judged: ``list`` names it, and a rule by
             which nothing can be judged fails; ``fail`` fails each; ``allow`` fails none.
 

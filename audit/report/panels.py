@@ -73,7 +73,7 @@ def draw_panels(picture: Picture, panels: Sequence[Panel], box: Box) -> bytes:
 
     Example:
         >>> heat = np.array([[0.0, 0.0], [0.0, 1.0]], np.float32)
-        >>> panel = Panel(heat=heat, name="roses", value="91.3 %")
+        >>> panel = Panel(heat=heat, name="roses", value="91.3%")
         >>> file = draw_panels(np.zeros((480, 640, 3), np.uint8), [panel], (0, 80, 480, 560))
         >>> Image.open(io.BytesIO(file)).size
         (640, 525)

@@ -27,8 +27,10 @@ SIDE, GAP = 200, 5
 _BETWEEN = 16
 _TITLE, _TEXT, _HEADING, _CAPTION, _NOTE = Face(40), Face(24), Face(28), Face(25), Face(22)
 _BAR = (240, 20)
-# The heatmap's and the image's weight in an overlay.
+# The heatmap's and the image's weight in an overlay; maps that go from dark to light need more,
+# and an image without colours of its own.
 HEAT, UNDER = 0.3, 0.5
+_HEAT_ON_GREY, _GREY = 0.6, 0.4
 
 INK, FAINT, GOOD, BAD = "#1a1a1a", "#5c5c5c", "#006837", "#b2182b"
 _PAPER = "#ffffff"
@@ -158,7 +160,7 @@ def resized(image: Picture, height: int, width: int) -> Picture:
 
 
 def overlay(image: Picture, heatmap: NDArray[np.float32], colours: Colours = "jet") -> Picture:
-    """A heatmap over a picture.
+    """A heatmap over a picture; but for JET the picture is grey.
 
     Args:
         image: H×W×3.
@@ -166,7 +168,10 @@ def overlay(image: Picture, heatmap: NDArray[np.float32], colours: Colours = "je
         colours: Of the heatmap.
     """
     warm = coloured(heatmap, colours)
-    return np.asarray(cv2.addWeighted(warm, HEAT, image, UNDER, 0), np.uint8)
+    if colours == "jet":
+        return np.asarray(cv2.addWeighted(warm, HEAT, image, UNDER, 0), np.uint8)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.addWeighted(warm, _HEAT_ON_GREY, grey, _GREY, 0), np.uint8)
 
 
 def coloured(heatmap: NDArray[np.float32], colours: Colours = "jet") -> Picture:

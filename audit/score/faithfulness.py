@@ -137,7 +137,7 @@ def linear_imputation(images: Tensor, missing: Tensor) -> Tensor:
     Conjugate gradients on the whole batch. They begin at a pyramid of the known pixels' means
     and are steered by coarser grids, so that wide holes take little longer than narrow ones.
     The largest error found against an exact solution is 8e-4 of the channel's range, usually
-    1e-4, for 10 to 90 % of 32×32 and of 224×224 pixels missing, in one hole, in patches and
+    1e-4, for 10 to 90% of 32×32 and of 224×224 pixels missing, in one hole, in patches and
     scattered.
 
     Args:

@@ -92,7 +92,7 @@ def image_hash(images: Tensor) -> Tensor:
     than their upper neighbour, by more than four grey levels; 12 bits hold the mean of red, green
     and blue in steps of 16, without which all plain images would be alike. Equal on every device,
     because all sums are of integers and exact. Of the 60,000 images of CIFAR-10, 42 groups share a
-    hash: 33 of copies, 9 of images that look alike. 91 % of those small images, and 98 % of
+    hash: 33 of copies, 9 of images that look alike. 91% of those small images, and 98% of
     109 photos of 224×224, keep theirs when saved again as JPEG of quality 90. A crop or a mirror
     image has another.
 

@@ -17,7 +17,7 @@ SHARE = 0.1
 ENOUGH = 25
 # The budget reaches for all classes, up to so many samples in all or that share.
 MOST_FOR_ALL = 5000
-# … and not more of one class: enough to tell a rate of 50 % from one of 30 %.
+# … and not more of one class: enough to tell a rate of 50% from one of 30%.
 MOST_A_CLASS = 100
 
 

@@ -84,7 +84,7 @@ BACKGROUND_COLUMNS: tuple[Column, ...] = (
            meaning="Mean of their transplant_rate.", null_when="none has it"),
     *(
         Column(name=f"accuracy{where}{end}", type=_F64, range="[0, 1]",
-               meaning=meaning if not end else f"{side} end of its 95 % interval (Wilson).",
+               meaning=meaning if not end else f"{side} end of its 95% interval (Wilson).",
                null_when=null)
         for where, meaning, null in (
             ("", "Share of them that are predicted as labelled.", "none has a prediction"),
@@ -98,7 +98,7 @@ BACKGROUND_COLUMNS: tuple[Column, ...] = (
            "evidence is weighed by channel weights that other samples gave (cross-fitted, "
            f"{FOLDS} folds).", null_when=_FEW),
     Column(name="spuriosity_low", type=_F64, range="[−1, 1]",
-           meaning="Lower end of its 95 % interval (Newcombe).", null_when=_FEW),
+           meaning="Lower end of its 95% interval (Newcombe).", null_when=_FEW),
     Column(name="spuriosity_high", type=_F64, range="[−1, 1]", meaning="Upper end.",
            null_when=_FEW),
     Column(name="spuriosity_p", type=_F64, range="[0, 1]",

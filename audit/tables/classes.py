@@ -34,7 +34,7 @@ SCORES = (
 )
 _NUMBERS = {
     "": "mean",
-    "_low": "lower end of the mean's 95 % bootstrap interval (BCa, 2,000 resamples of "
+    "_low": "lower end of the mean's 95% bootstrap interval (BCa, 2,000 resamples of "
     "near-duplicate clusters)",
     "_high": "upper end of it",
     "_median": "median",
@@ -56,7 +56,7 @@ MOVED_SCORES = ("background_share", "kappa", "object_logit", "near_logit", "far_
 # Scores that are summed up over confident masks too.
 CONFIDENT_SCORES = ("transplant_rate", "background_share", "kappa", "object_logit", "far_logit")
 # An estimated mask is confident from this expected overlap (IoU) with the object on: of crops of
-# photographs above it 3 % of the masks miss the object (IoU below .3), of those below it 18 %
+# photographs above it 3% of the masks miss the object (IoU below .3), of those below it 18%
 # (benchmarks/masks.py).
 CONFIDENT_MASK = 0.5
 # A class with fewer scored samples says nothing about score and area.
@@ -80,7 +80,7 @@ CLASS_COLUMNS: tuple[Column, ...] = (
     Column(name="accuracy", type=_F64, range="[0, 1]",
            meaning="Share predicted as labelled, of those with a prediction.",
            null_when="there is none"),
-    Column(name="accuracy_low", type=_F64, range="[0, 1]", meaning="Lower end of accuracy's 95 % "
+    Column(name="accuracy_low", type=_F64, range="[0, 1]", meaning="Lower end of accuracy's 95% "
            "interval (Wilson; near-duplicates count less).", null_when="accuracy is null"),
     Column(name="accuracy_high", type=_F64, range="[0, 1]", meaning="Upper end of it.",
            null_when="accuracy is null"),
@@ -105,7 +105,7 @@ CLASS_COLUMNS: tuple[Column, ...] = (
     ),
     *(
         Column(name=f"{score}{suffix}_{end}", type=_F64, range=f"as {score}",
-               meaning=f"{extreme} end of the 95 % bootstrap interval of {score}{suffix}.",
+               meaning=f"{extreme} end of the 95% bootstrap interval of {score}{suffix}.",
                null_when="fewer than two different images have this score")
         for score in QUANTILE_SCORES
         for suffix in _QUANTILES

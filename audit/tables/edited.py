@@ -39,7 +39,7 @@ EDITED_COLUMNS: tuple[Column, ...] = (
            meaning="acc_mixed_same − acc_mixed_rand: what the background's class is worth "
            "(BG-Gap, Xiao et al. 2020).", null_when=_NONE),
     Column(name="bg_gap_low", type=_F64, range="[−1, 1]",
-           meaning="Lower end of its 95 % interval (BCa).", null_when="below 2 samples have both"),
+           meaning="Lower end of its 95% interval (BCa).", null_when="below 2 samples have both"),
     Column(name="bg_gap_high", type=_F64, range="[−1, 1]", meaning="Upper end.",
            null_when="below 2 samples have both"),
     Column(name="rfs", type=_F64, range="[−1, 1]; above 0 = the object matters more",
@@ -47,7 +47,7 @@ EDITED_COLUMNS: tuple[Column, ...] = (
            "their mean (Moayeri et al. 2022, equation 1).",
            null_when=_NONE + ", or both accuracies are 0 or 1"),
     Column(name="rfs_low", type=_F64, range="[−1, 1]",
-           meaning="Lower end of its 95 % bootstrap interval (percentile).",
+           meaning="Lower end of its 95% bootstrap interval (percentile).",
            null_when="rfs is null, or below 2 samples"),
     Column(name="rfs_high", type=_F64, range="[−1, 1]", meaning="Upper end.",
            null_when="rfs is null, or below 2 samples"),

@@ -44,7 +44,7 @@ EVIDENCE_COLUMNS: tuple[Column, ...] = (
            meaning="That share minus the share that backgrounds of all other classes get with the "
            "same objects: what the background itself moves.", null_when=_NO_EDITS),
     Column(name="effect_low", type=_F64, range="[−1, 1]",
-           meaning="Lower end of its 95 % bootstrap interval (BCa, over different pictures).",
+           meaning="Lower end of its 95% bootstrap interval (BCa, over different pictures).",
            null_when="n is below 2"),
     Column(name="effect_high", type=_F64, range="[−1, 1]", meaning="Upper end.",
            null_when="n is below 2"),
@@ -53,7 +53,7 @@ EVIDENCE_COLUMNS: tuple[Column, ...] = (
            "follow it, and half of them would not follow backgrounds of other classes.",
            null_when=_NO_EDITS),
     Column(name="decided_share_low", type=_F64, range="[0, 1]",
-           meaning="Lower end of its 95 % interval (Clopper–Pearson).", null_when=_NO_EDITS),
+           meaning="Lower end of its 95% interval (Clopper–Pearson).", null_when=_NO_EDITS),
     Column(name="decided_share_high", type=_F64, range="[0, 1]", meaning="Upper end.",
            null_when=_NO_EDITS),
     Column(name="decided_elsewhere", type=_F64, range="[0, 1]",

@@ -69,7 +69,7 @@ PROPERTY_COLUMNS: tuple[Column, ...] = (
            meaning="Chance that a sample of this class has more of the property than one of "
            "another class.", null_when=_FEW + ", or " + _OF_CLASS),
     Column(name="label_low", type=_F64, range="[0, 1]",
-           meaning="Lower end of label_auc's 95 % interval (DeLong, logit).",
+           meaning="Lower end of label_auc's 95% interval (DeLong, logit).",
            null_when="label_auc is null"),
     Column(name="label_high", type=_F64, range="[0, 1]", meaning="Upper end of it.",
            null_when="label_auc is null"),
@@ -83,7 +83,7 @@ PROPERTY_COLUMNS: tuple[Column, ...] = (
            meaning="Chance that a wrongly predicted sample (of this class) has more of the "
            "property than a rightly predicted one.", null_when=_FEW),
     Column(name="error_low", type=_F64, range="[0, 1]",
-           meaning="Lower end of error_auc's 95 % interval (DeLong, logit).",
+           meaning="Lower end of error_auc's 95% interval (DeLong, logit).",
            null_when="error_auc is null"),
     Column(name="error_high", type=_F64, range="[0, 1]", meaning="Upper end of it.",
            null_when="error_auc is null"),

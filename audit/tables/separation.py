@@ -23,7 +23,7 @@ class Separation:
 
     Attributes:
         auc: Chance that a sample of the one side has the larger value, ties half, in [0, 1].
-        low: Lower end of the 95 % interval.
+        low: Lower end of the 95% interval.
         high: Upper end.
         p: Two-sided, of no difference.
     """

@@ -25,7 +25,7 @@ class Gap:
 
     Attributes:
         gap: Accuracy with the most minus that with the least, in [−1, 1].
-        low: Lower end of its 95 % interval.
+        low: Lower end of its 95% interval.
         high: Upper end.
         p: Probability of such a difference by chance, two-sided.
         n: Samples at either end.

@@ -38,7 +38,7 @@ STRATA_COLUMNS: tuple[Column, ...] = (
     Column(name="accuracy", type=_F64, range="[0, 1]",
            meaning="Share predicted as labelled, of those with a prediction.",
            null_when="there is none"),
-    Column(name="accuracy_low", type=_F64, range="[0, 1]", meaning="Lower end of accuracy's 95 % "
+    Column(name="accuracy_low", type=_F64, range="[0, 1]", meaning="Lower end of accuracy's 95% "
            "interval (Wilson; near-duplicates count less).", null_when="accuracy is null"),
     Column(name="accuracy_high", type=_F64, range="[0, 1]", meaning="Upper end of it.",
            null_when="accuracy is null"),
@@ -48,7 +48,7 @@ STRATA_COLUMNS: tuple[Column, ...] = (
            meaning="Mean of background_share.", null_when="no sample has it"),
     Column(name="kappa", type=_F64, range="≤ 1; 0 = chance", meaning="Mean of kappa.",
            null_when="no sample has it"),
-    Column(name="kappa_low", type=_F64, range="as kappa", meaning="Lower end of the mean's 95 % "
+    Column(name="kappa_low", type=_F64, range="as kappa", meaning="Lower end of the mean's 95% "
            "bootstrap interval (BCa, 2,000 resamples of near-duplicate clusters).",
            null_when=f"fewer than {ENOUGH} samples have kappa"),
     Column(name="kappa_high", type=_F64, range="as kappa", meaning="Upper end of it.",

@@ -66,7 +66,7 @@ def summarise_split(
 
     Returns:
         JSON-serialisable numbers. Means are over samples; those called ``_macro`` over classes;
-        ``_low`` and ``_high`` are the ends of their 95 % intervals (BCa over clusters of
+        ``_low`` and ``_high`` are the ends of their 95% intervals (BCa over clusters of
         near-duplicates).
     """
     histogram = np.sum([sidecar["histogram"] for sidecar in sidecars], axis=0)

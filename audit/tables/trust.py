@@ -63,7 +63,7 @@ def agreement(
 
 
 def _interval(feature: Floats, pixel: Floats, rng: np.random.Generator) -> tuple[float, float]:
-    """The rank correlation's 95 % percentile interval, by resampling pairs of ranks."""
+    """The rank correlation's 95% percentile interval, by resampling pairs of ranks."""
     ranks = np.stack([stats.rankdata(feature), stats.rankdata(pixel)])
     at_once = max(1, _DRAWS // len(feature))
     found = [

@@ -50,7 +50,7 @@ VERDICT_COLUMNS: tuple[Column, ...] = (
            "evidence) under the usable family of masks that shows it most surely.",
            null_when=_NOT_TESTED),
     Column(name="reliance_low", type=_F64, range="[−1, 1]",
-           meaning="Lower end of its 95 % interval (BCa).", null_when=_NOT_TESTED),
+           meaning="Lower end of its 95% interval (BCa).", null_when=_NOT_TESTED),
     Column(name="reliance_high", type=_F64, range="[−1, 1]", meaning="Upper end.",
            null_when=_NOT_TESTED),
     Column(name="decided_share", type=_F64, range="[0, 1]",

@@ -14,7 +14,7 @@ from audit.errors import DataError
 from audit.training.recipe import Recipe
 
 # Root-mean-square difference of 4×4-pixel averages, in grey levels, below which two images count
-# as one. CIFAR-10 images and their JPEG copies (quality 75) differ by at most 6.3; 99.9 % of
+# as one. CIFAR-10 images and their JPEG copies (quality 75) differ by at most 6.3; 99.9% of
 # different ones by more than 7.9.
 COPY_DISTANCE = 6.5
 

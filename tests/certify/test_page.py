@@ -77,7 +77,7 @@ def test_an_untested_control_is_not_spared(data: KnownData, tmp_path: Path) -> N
         ) in text
         assert (
             "Accused wrongly: 0 of 1 tested class without a cue in planted models (at most 97.5%, "
-            "95 % bound); 1 more could not be tested."
+            "95% bound); 1 more could not be tested."
         ) in text
         assert "0 of 1 class " not in text
     page, short, _ = texts

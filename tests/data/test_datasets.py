@@ -267,7 +267,7 @@ def test_coco_cuts_out_each_object(tmp_path: Path) -> None:
     assert split.facts == {"instances_too_small": 2}
     batch = fetch(split, Geometry.square(48))
     assert batch.sample_id == [f"00000000000{n}.jpg@{n}1" for n in (1, 3, 4)]
-    # 38 pixels and 30 % are more than the 48 rows; round column 25 the square starts at 1.
+    # 38 pixels and 30% are more than the 48 rows; round column 25 the square starts at 1.
     inside = torch.from_numpy(filled(DOGS[0]))[:, 1:49].float()
     assert batch.object_mask is not None
     assert batch.unknown is None

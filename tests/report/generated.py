@@ -6,6 +6,8 @@ tables of the small one, repeated likewise, are those of the large one.
 
 from __future__ import annotations
 
+import argparse
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -550,3 +552,20 @@ def _facts(plan: Plan, totals: dict[str, Any]) -> dict[str, Any]:
         "totals": totals,
         "seconds": {"parts": 0.0, "edits": 0.0, "tables_and_report": 0.0},
     }
+
+
+def main() -> None:
+    """Write a run: ``python -m tests.report.generated FOLDER --classes 1000 --samples 100000``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=100_000)
+    asked = parser.parse_args()
+    names = [f"class {number}" for number in range(asked.classes)]
+    blocks = math.gcd(10, math.gcd(asked.classes, asked.samples)) if asked.classes >= 100 else 1
+    plan = Plan(classes=names, samples=asked.samples, blocks=blocks)
+    print(write_run(asked.folder, plan).path / "index.html")
+
+
+if __name__ == "__main__":
+    main()

@@ -67,10 +67,10 @@ def test_slides_are_redrawn_alike() -> None:
 
 
 def test_marks_stand_where_the_values_are() -> None:
-    values = [0.8, 0.5, 0.2]
+    values = [0.6, 0.4, 0.2]
     image = pixels(
-        figures(samples_of(3), tables_of(3, reliance=values, reliance_low=[0.7, 0.4, 0.1],
-                                         reliance_high=[0.9, 0.6, 0.3]))[CLASSES]
+        figures(samples_of(3), tables_of(3, reliance=values, reliance_low=[0.5, 0.3, 0.1],
+                                         reliance_high=[0.7, 0.5, 0.3]))[CLASSES]
     )  # fmt: skip
     orange = (np.abs(image.astype(int) - [0xD5, 0x5E, 0x00]).max(axis=2) < 8) & (
         np.arange(1280) < 1000
@@ -86,8 +86,8 @@ def test_marks_stand_where_the_values_are() -> None:
         widths.append(columns[-1] - columns[0])
     step = middles[0] - middles[1]
     assert step == pytest.approx(middles[1] - middles[2], abs=2)
-    # Bars of 20 percentage points at steps of 30.
-    np.testing.assert_allclose(np.array(widths) / step, 20 / 30, atol=0.03)
+    # Bars of 20 percentage points at steps of 20.
+    np.testing.assert_allclose(np.array(widths) / step, 1, atol=0.04)
 
 
 def test_of_many_classes_the_most_reliant_are_shown() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,7 +30,7 @@ from audit.report.thumbs import (
 NO_LABELS = pd.DataFrame({"index": pd.Series(dtype=np.int64), "label_rank": []})
 
 
-def rows(count: int, **columns: object) -> pd.DataFrame:
+def rows(count: int, **columns: Any) -> pd.DataFrame:
     """Right answers without any flag, but for what is given."""
     frame = pd.DataFrame(
         {

@@ -211,7 +211,7 @@ def test_tiles_that_do_not_fit_go_below() -> None:
         row = Row(heading="", tiles=tiles)
         return len(pixels(sheet("title", "", [row], legend, ENGLISH)))
 
-    assert height(1) == height(3) < height(4) == height(6) < height(7)
+    assert height(1) == height(4) < height(5) == height(8) < height(9)
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "one two three", "一二三四五六七八九十" * 9])
@@ -251,9 +251,12 @@ def forgetful() -> Iterator[None]:
     forget()
 
 
-def only_dejavu() -> None:
+@pytest.fixture
+def only_dejavu(forgetful: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without other fonts."""
     fonts._list_new_fonts()
-    fontManager.ttflist = [e for e in fontManager.ttflist if e.name.startswith("DejaVu")]
+    known = [entry for entry in fontManager.ttflist if entry.name.startswith("DejaVu")]
+    monkeypatch.setattr(fontManager, "ttflist", known)
 
 
 def font_with(folder: Path, characters: str) -> Path:
@@ -329,7 +332,10 @@ def test_mask_sheets_keep_to_the_slide(run: Run) -> None:
 
 
 def test_an_overlay_is_a_mixture() -> None:
-    grey = np.full((4, 4, 3), 100, np.uint8)
-    over = overlay(grey, np.ones((4, 4), np.float32), "inferno")
-    expected = 0.3 * colour_table("inferno")[255].astype(float) + 50
-    np.testing.assert_allclose(over[0, 0], expected, atol=1)
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[..., 0] = 100
+    heat = np.ones((4, 4), np.float32)
+    expected = 0.3 * colour_table("jet")[255].astype(float) + [50, 0, 0]
+    np.testing.assert_allclose(overlay(image, heat)[0, 0], expected, atol=1)
+    expected = 0.6 * colour_table("inferno")[255].astype(float) + 0.4 * 29.9
+    np.testing.assert_allclose(overlay(image, heat, "inferno")[0, 0], expected, atol=1)

@@ -22,17 +22,16 @@ from jinja2 import Environment
 from audit.data.split import OK
 from audit.errors import ConfigError
 from audit.masks.families import SOURCES
+from audit.redraw import open_stored
 from audit.report import phrases
 from audit.report.language import LANGUAGES, LOCALE, Language, load_language
 from audit.report.page import write_page
-from audit.report.stored import Stored
 from audit.score.reason import REASONS
 from audit.step.statuses import STATUSES
 from audit.tables import labels, verdicts
 from audit.tables import verdict_words as words
 from audit.tables.backgrounds import WORDS
 from audit.tables.properties import PROPERTIES, compared, in_words
-from audit.tables.reading import read_edits, read_samples
 from audit.tables.verdicts import judge_classes
 from tests.report.generated import Plan, write_run
 from tests.report.messages import compiled, extract, file_of, messages, read, updated
@@ -362,21 +361,7 @@ def chinese_page(tmp_path_factory: pytest.TempPathFactory) -> VisibleText:
     plan = Plan(classes=["cat", "dog", "owl", "fox"], samples=400, edited=200)
     run = write_run(folder / "run", plan)
     assert run.classes["verdict"].nunique() > 1
-    names = [file.removesuffix(".parquet") for file in run.manifest["files"] if "/" not in file]
-    frames = {
-        name: pd.read_parquet(run.path / f"{name}.parquet")
-        for name in names
-        if name != "index.html"
-    }
-    stored = Stored(
-        facts=run.manifest,
-        samples=read_samples(run.path),
-        edits=read_edits(run.path),
-        thumbs=frames.pop("thumbs"),
-        edited=frames.pop("edited"),
-        tables=frames,
-    )
-    write_page(folder, stored, CHINESE)
+    write_page(folder, open_stored(run.path), CHINESE)
     page = VisibleText()
     page.feed((folder / "index.html").read_text(encoding="utf-8"))
     return page

@@ -13,7 +13,7 @@ from audit.errors import UsageError
 from audit.report.columns import refresh
 from audit.report.grids import Grids, class_sheet
 from audit.report.selection import TILES
-from audit.report.tiles import jet, outline
+from audit.report.tiles import WIDTH, jet, outline
 from audit.tables import AuditRun
 from audit.tables.reading import enlarge_map
 
@@ -50,7 +50,22 @@ def test_every_picture_is_redrawn_from_the_tables_alone(run: AuditRun) -> None:
     for name, content in drawn.items():
         assert (run.path / "grids" / name).read_bytes() == content
         with Image.open(io.BytesIO(content)) as image:
-            assert image.width >= 900
+            assert image.width == WIDTH
+
+
+def test_slides_are_there(run: AuditRun) -> None:
+    names = {f"grids/{name}.png" for name in ("classes", "transplants", "shares")}
+    assert names <= set(run.manifest["files"])
+
+
+def test_whether_the_background_decides_agrees_with_the_evidence(run: AuditRun) -> None:
+    found = run.joined.groupby("label", observed=True)["background_decides"].agg(["mean", "count"])
+    main = run.evidence.query("family == 'dataset' and n == n_images and n > 0").set_index("label")
+    assert len(main) >= 2
+    assert main["decided_share"].max() > 0.2
+    expected = main["decided_share"].to_numpy(np.float64)
+    np.testing.assert_allclose(found.loc[main.index, "mean"].to_numpy(np.float64), expected)
+    assert (found.loc[main.index, "count"] == main["n"]).all()
 
 
 def test_worst_and_best_are_what_they_say(run: AuditRun) -> None:

@@ -290,7 +290,7 @@ def test_noise_alone_is_rarely_called_a_change() -> None:
     table = compared(sides(one, other))
     table = table[table["label"] != SPLIT]
     called = table[table["verdict"].isin([BETTER, WORSE])]
-    # Benjamini–Hochberg with nothing to find calls anything at all in 5 % of the metrics.
+    # Benjamini–Hochberg with nothing to find calls anything at all in 5% of the metrics.
     assert len(called) <= 2
     covered = (table["low"] <= 0) & (table["high"] >= 0)
     assert 0.92 < covered[table["metric"] == "far_logit"].mean() < 0.985
