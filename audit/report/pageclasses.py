@@ -33,8 +33,8 @@ MOST_OBJECTS = 20
 _DETAILED = 300
 
 _FIGURES = (
-    "label", "n", "verdict", "accuracy", "accuracy_low", "accuracy_high", "reliance",
-    "reliance_low", "reliance_high", "decided_share", "n_edited", "acc_unedited",
+    "label", "n", "verdict", "verdict_reason", "accuracy", "accuracy_low", "accuracy_high",
+    "reliance", "reliance_low", "reliance_high", "decided_share", "n_edited", "acc_unedited",
     "acc_object_only", "acc_background_only", "acc_mixed_same", "acc_mixed_rand", "acc_fg",
     "acc_bg", "bg_gap", "bg_gap_low", "bg_gap_high", "transplant_rate", "transplant_highest",
     "background_share", "background_share_low", "background_share_high", "background_share_median",
