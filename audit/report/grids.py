@@ -69,9 +69,6 @@ def split_meanings(language: Language) -> dict[str, str]:
     }
 
 
-HEADINGS, SPLIT_MEANING = headings(Style().language), split_meanings(Style().language)
-
-
 class Grids:
     """Draws contact sheets from stored rows and thumbnails.
 
@@ -246,9 +243,6 @@ class Grids:
                 )
             )
         return tiles
-
-
-assert set(SPLIT_MEANING) == set(SPLIT_SECTIONS)
 
 
 def label_caption(sample: pd.Series, language: Language, colour: str = INK) -> Caption:
