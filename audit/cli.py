@@ -131,6 +131,7 @@ def cli() -> None:
 @click.option("--out", type=_FILE, help="Where reports go.  [default: reports]")
 @click.option("--lang", help="Of the report: en | zh  [default: en]")
 @click.option("--colours", help="Of heatmaps: jet | viridis | cividis | inferno  [default: jet]")
+@click.option("--grids/--no-grids", default=None, help="Contact sheets as PNG.  [default: yes]")
 def run(config: Path | None, **flags: Any) -> int:
     """Audit a classifier over a whole split.
 

@@ -18,13 +18,19 @@ from audit.files import make_folder, write_atomically
 from audit.report.comparison import comparison_page
 from audit.report.language import load_language
 from audit.report.trend import trend_page
-from audit.run.manifest import NAME, checksums, read_manifest, versions, write_manifest
+from audit.run.manifest import (
+    COMPARED,
+    NAME,
+    checksums,
+    read_manifest,
+    status_of,
+    versions,
+    write_manifest,
+)
 from audit.tables.comparison import Sides, compare_runs_tables
 from audit.tables.reading import AuditRun, load_run
 from audit.tables.trend import Line, line_of, trend_tables
 
-# Not a run's: its status is not that of a complete run, so nobody opens it as one.
-COMPARED = "compared"
 _BENCHMARKS = "certify"
 _FEWEST = 2
 
@@ -178,8 +184,10 @@ def _find_runs(folder: Path) -> list[AuditRun]:
 
 
 def _refuse_a_run(folder: Path) -> None:
-    """Never write over a run."""
-    if read_manifest(folder) is not None:
+    """Never write over a run, be it broken or half done."""
+    if (folder / "samples").exists() or (
+        (folder / NAME).exists() and status_of(folder) != COMPARED
+    ):
         raise UsageError(
             f"{folder} holds a run",
             expected="a folder of its own for the comparison",

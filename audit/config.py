@@ -87,6 +87,7 @@ class AuditConfig(BaseModel):
         lang: Language of the page and the pictures: ``en`` or ``zh``.
         colours: Of heatmaps in the report: ``jet``, or ``viridis``, ``cividis`` or ``inferno``,
             which colour-blind readers can tell apart too.
+        grids: Draw contact sheets and figures as PNG beside the page, which does without.
 
     Example:
         >>> AuditConfig(dataset="demo").method
@@ -135,6 +136,7 @@ class AuditConfig(BaseModel):
     out: Path = Path("reports")
     lang: Language = "en"
     colours: Colours = "jet"
+    grids: bool = True
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -231,7 +233,7 @@ NOT_IN_FINGERPRINT = frozenset(
         "data_root", "mask_root", "boxes", "checkpoint", "class_map", "preprocessing",
         "image_size", "resize", "interpolation", "mean", "std", "target_layer", "download",
         "workers", "out", "max_bad", "device", "sanity", "edits", "lang",
-        "colours",
+        "colours", "grids",
     }
 )  # fmt: skip
 

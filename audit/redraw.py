@@ -63,6 +63,7 @@ class Wishes:
         samples: Samples to show beside those that the run chose.
         gallery: At most so many flagged samples.
         data_root: Where named datasets lie, if that is elsewhere by now.
+        grids: Whether contact sheets are drawn.
     """
 
     lang: Language | None = None
@@ -70,6 +71,7 @@ class Wishes:
     samples: Sequence[str] | None = None
     gallery: int | None = None
     data_root: Path | None = None
+    grids: bool = True
 
 
 def redraw(
@@ -105,7 +107,7 @@ def redraw(
     Example:
         >>> from audit import run_audit
         >>> run = run_audit(dataset="demo", limit=20, edits="none", out=tmp)
-        >>> redraw(run.path, colours="viridis", samples=["test-000001"]).name
+        >>> redraw(run.path, colours="viridis", samples=["test-000000"]).name
         'index.html'
     """
     folder, manifest = _open(Path(run))
@@ -133,9 +135,11 @@ def redrawn(run: Run, config: AuditConfig) -> dict[str, Any]:
         config: The settings.
     """
     before = run.manifest["config"]
-    if (before["lang"], before["colours"]) == (config.lang, config.colours):
+    now = (config.lang, config.colours, config.grids)
+    if (before["lang"], before["colours"], before.get("grids", True)) == now:
         return run.manifest
-    return _replace_report(run.path, run.manifest, Wishes(lang=config.lang, colours=config.colours))
+    wishes = Wishes(lang=config.lang, colours=config.colours, grids=config.grids)
+    return _replace_report(run.path, run.manifest, wishes)
 
 
 def open_stored(run: str | Path) -> Stored:
@@ -251,7 +255,7 @@ def _settings(config: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         name: value
         for name, value in (("lang", wishes.lang), ("colours", wishes.colours))
         if value is not None
-    }
+    } | {"grids": wishes.grids}
     load_config(None, changed)  # knows the values that are allowed
     return {**config, **changed}
 

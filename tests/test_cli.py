@@ -59,7 +59,12 @@ def test_a_good_run_prints_a_summary_for_people(tmp_path: Path) -> None:
 def test_flags_override_the_job_file(tmp_path: Path, audit_here: Here) -> None:
     job = tmp_path / "job.toml"
     job.write_text(f'dataset = "demo"\nlimit = 100\nmethod = "gradcam"\nout = "{tmp_path}/out"\n')
-    assert audit_here("run", "--config", job, "--limit", 30, "--edits", "none").returncode == 0
+    assert (
+        audit_here(
+            "run", "--config", job, "--limit", 30, "--edits", "none", "--no-grids"
+        ).returncode
+        == 0
+    )
     config = load_run(tmp_path / "out").manifest["config"]
     assert (config["limit"], config["method"]) == (30, ["gradcam"])
 
@@ -161,7 +166,18 @@ def test_a_limit_on_file_sizes_loses_nothing_and_fakes_nothing(tmp_path: Path) -
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    flags = ["run", "--limit", 500, "--shard-size", 500, "--edits", "none", "--out", tmp_path]
+    flags = [
+        "run",
+        "--limit",
+        500,
+        "--shard-size",
+        500,
+        "--edits",
+        "none",
+        "--no-grids",
+        "--out",
+        tmp_path,
+    ]
     fails(audit(*flags, preexec_fn=limit), 1, "cannot write", out=tmp_path)
     assert audit(*flags).returncode == 0
 
@@ -176,7 +192,18 @@ def test_a_full_disk(tmp_path: Path) -> None:
     ):
         pytest.skip("mounting a small disk needs privileges that this machine does not give")
     try:
-        flags = ["run", "--limit", 797, "--shard-size", 200, "--edits", "none", "--out", disk]
+        flags = [
+            "run",
+            "--limit",
+            797,
+            "--shard-size",
+            200,
+            "--edits",
+            "none",
+            "--no-grids",
+            "--out",
+            disk,
+        ]
         fails(audit(*flags), 1, "No space left", "free some space", out=disk)
         kept = {p.name: p.stat().st_mtime_ns for p in disk.rglob("part-*.parquet")}
         assert kept
@@ -255,7 +282,10 @@ def test_rows_are_read_under_any_folder_name_and_by_pandas_alone(
     tmp_path: Path, audit_here: Here
 ) -> None:
     out = tmp_path / "label=7" / "lr=0.1"
-    assert audit_here("run", "--limit", 30, "--edits", "none", "--out", out).returncode == 0
+    assert (
+        audit_here("run", "--limit", 30, "--edits", "none", "--no-grids", "--out", out).returncode
+        == 0
+    )
     run = load_run(out)
     assert "lr" not in run.samples.columns
     plain = pd.read_parquet(run.path / "samples", partitioning=None)
@@ -265,7 +295,18 @@ def test_rows_are_read_under_any_folder_name_and_by_pandas_alone(
 def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(
     tmp_path: Path,
 ) -> None:
-    flags = ["run", "--limit", 30, "--masks", "estimated", "--edits", "none", "--out", tmp_path]
+    flags = [
+        "run",
+        "--limit",
+        30,
+        "--masks",
+        "estimated",
+        "--edits",
+        "none",
+        "--no-grids",
+        "--out",
+        tmp_path,
+    ]
     assert audit(*flags).returncode == 0
     run, here = load_run(tmp_path).path, socket.gethostname()
     (cache,) = (tmp_path / ".cache" / "masks").iterdir()
@@ -291,12 +332,17 @@ def test_an_empty_split(tmp_path: Path, audit_here: Here) -> None:
 def test_a_second_audit_of_the_same_run_waits_its_turn(tmp_path: Path, audit_here: Here) -> None:
     import fcntl
 
-    assert audit_here("run", "--limit", 20, "--edits", "none", "--out", tmp_path).returncode == 0
+    assert (
+        audit_here(
+            "run", "--limit", 20, "--edits", "none", "--no-grids", "--out", tmp_path
+        ).returncode
+        == 0
+    )
     (manifest,) = tmp_path.rglob("manifest.json")
     handle = os.open(manifest.parent, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     fails(
-        audit_here("run", "--limit", 20, "--edits", "none", "--out", tmp_path),
+        audit_here("run", "--limit", 20, "--edits", "none", "--no-grids", "--out", tmp_path),
         1,
         "another audit is writing",
     )
@@ -309,7 +355,7 @@ def test_a_published_checkpoint_keeps_its_accuracy(tmp_path: Path, audit_here: H
         "run", "--dataset", "cifar10", "--data-root", real_data("cifar10"), "--model", "resnet20",
         "--checkpoint", real_data("weights") / "resnet20-12fca82f.th", "--out", tmp_path,
         "--mean", 0.485, 0.456, 0.406, "--std", 0.229, 0.224, 0.225, "--masks", "ellipse",
-        "--edits", "none",
+        "--edits", "none", "--no-grids",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert load_run(tmp_path).manifest["totals"]["accuracy"] == pytest.approx(0.810, abs=0.001)
@@ -326,7 +372,7 @@ def test_shipped_weights_reach_the_accuracy_of_their_card(
     card = json.loads((WEIGHTS / f"cifar10-{model}" / "card.json").read_text())
     result = audit_here(
         "run", "--dataset", "cifar10", "--data-root", real_data("cifar10"), "--model", model,
-        "--masks", masks, "--edits", "none", "--out", tmp_path,
+        "--masks", masks, "--edits", "none", "--no-grids", "--out", tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     run = load_run(tmp_path)

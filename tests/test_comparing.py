@@ -36,6 +36,7 @@ from audit.tables.comparison import (
     WORSE,
     compare_runs_tables,
 )
+from audit.tables.power import wilson_interval
 from audit.tables.trend import TREND_COLUMNS
 from audit.training.loop import channel_statistics
 from tests.conftest import random_model
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def planted(folder: Path) -> AuditRun:
     """The shipped model, whose answers three and eight rest on their backgrounds."""
-    return run_audit(dataset="demo", limit=300, out=folder)
+    return run_audit(dataset="demo", limit=300, grids=False, out=folder)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def clean(folder: Path, planted: AuditRun) -> AuditRun:
     torch.manual_seed(0)
     model = fit(build("cnn", 10), data.train, stats, Schedule(epochs=3, lr=2e-3, flip=False))
     return run_audit(
-        dataset="demo", limit=300, out=folder, mean=stats[0], std=stats[1],
+        dataset="demo", limit=300, grids=False, out=folder, mean=stats[0], std=stats[1],
         checkpoint=_saved(model, folder / "clean.pt"), model="cnn",
     )  # fmt: skip
 
@@ -77,7 +78,7 @@ def _saved(model: torch.nn.Module, file: Path) -> Path:
 @pytest.fixture(scope="module")
 def bare(folder: Path) -> AuditRun:
     """A small run without edits."""
-    return run_audit(dataset="demo", limit=60, edits="none", out=folder / "bare")
+    return run_audit(dataset="demo", limit=60, edits="none", grids=False, out=folder / "bare")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def bare_other(folder: Path, bare: AuditRun) -> AuditRun:
     """Another network on the same images."""
     weights = _saved(random_model("cnn"), folder / "random.pt")
     return run_audit(
-        dataset="demo", limit=60, edits="none", out=folder / "bare", model="cnn",
+        dataset="demo", limit=60, edits="none", grids=False, out=folder / "bare", model="cnn",
         checkpoint=weights, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25),
     )  # fmt: skip
 
@@ -182,10 +183,29 @@ def test_a_comparison_is_nobody_s_run(planted: AuditRun, folder: Path, tmp_path:
     compare_runs(planted, planted, out=tmp_path / "one")
     with pytest.raises(UsageError, match="no complete run"):
         load_run(tmp_path)
+    with pytest.raises(UsageError, match="a comparison of runs"):
+        load_run(tmp_path / "one")
     before = planted.manifest["files"].keys()
     with pytest.raises(UsageError, match="holds a run"):
         compare_runs(planted, planted, out=planted.path)
     assert load_run(planted.path).manifest["files"].keys() == before
+
+
+def test_no_comparison_is_written_over_a_run_that_is_not_whole(
+    bare: AuditRun, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "manifest.json").write_text('{"status": "complete", "files": {"gone": {}}}')
+    killed = tmp_path / "killed"
+    (killed / "samples").mkdir(parents=True)
+    for folder in (broken, killed):
+        before = sorted(folder.iterdir())
+        with pytest.raises(UsageError, match="holds a run"):
+            compare_runs(bare, bare, out=folder)
+        assert sorted(folder.iterdir()) == before
+    twice = [compare_runs(bare, bare, out=tmp_path / "same") for _ in range(2)]
+    assert twice[0].compare.equals(twice[1].compare)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +246,13 @@ def test_settings_that_differ_are_named(bare: AuditRun, name: str, value: Any, n
     with pytest.raises(UsageError) as refused:
         compare_runs_tables(other, bare)
     assert named in str(refused.value)
+
+
+def test_runs_of_an_earlier_version_are_refused(bare: AuditRun) -> None:
+    facts = {name: value for name, value in bare.manifest.items() if name != "mask_families"}
+    old = AuditRun(bare.path, facts | {"schema_version": 1})
+    with pytest.raises(UsageError, match="this audit compares version"):
+        compare_runs_tables(old, old)
 
 
 def test_all_that_differs_is_named_at_once(bare: AuditRun) -> None:
@@ -331,6 +358,10 @@ def test_a_trend_judges_each_step_and_leaves_out_strangers(
     np.testing.assert_allclose(both["first_change"], both["change_pair"])
     assert found.trend.loc[found.trend["place"] == 0, ["change", "verdict"]].isna().all(axis=None)
     accuracy = found.line.runs[0].samples["correct"].astype(float)
+    # All of a few right is no proof that all are.
+    shares = found.trend[(found.trend["metric"] == "accuracy") & (found.trend["n"] > 1)]
+    low, high = wilson_interval(shares["value"], shares["n"])
+    np.testing.assert_allclose(shares[["low", "high"]], np.stack([low, high], axis=1), atol=1e-9)
     row = row_of(found.trend[found.trend["place"] == 0], "accuracy", SPLIT)
     assert row["value"] == pytest.approx(accuracy.mean())
     assert row["low"] <= row["value"] <= row["high"]

@@ -24,7 +24,7 @@ LIMIT = 240
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> AuditRun:
-    return run_audit(dataset="demo", limit=LIMIT, out=tmp_path_factory.mktemp("edits"))
+    return run_audit(dataset="demo", grids=False, limit=LIMIT, out=tmp_path_factory.mktemp("edits"))
 
 
 def predictions(edits: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -63,7 +63,7 @@ def test_edits_join_the_samples(run: AuditRun) -> None:
 def test_edits_do_not_depend_on_batches_or_shards(
     run: AuditRun, tmp_path: Path, setting: dict[str, int]
 ) -> None:
-    other = run_audit(dataset="demo", limit=LIMIT, out=tmp_path, **setting).edits
+    other = run_audit(dataset="demo", grids=False, limit=LIMIT, out=tmp_path, **setting).edits
     assert (other["sample_id"] == run.edits["sample_id"]).all()
     for name, values in predictions(run.edits).items():
         # A tie between two classes may fall either way in the last digit.
@@ -73,35 +73,40 @@ def test_edits_do_not_depend_on_batches_or_shards(
 
 
 def test_other_edits_keep_the_parts_and_replace_the_edits(run: AuditRun, tmp_path: Path) -> None:
-    first = run_audit(dataset="demo", limit=60, out=tmp_path, edits=40)
+    first = run_audit(dataset="demo", grids=False, limit=60, out=tmp_path, edits=40)
     part = first.path / "samples" / "part-000000.parquet"
     written = part.stat().st_mtime_ns
     assert len(first.edits) == 40
-    second = run_audit(dataset="demo", limit=60, out=tmp_path, edits="all")
+    second = run_audit(dataset="demo", grids=False, limit=60, out=tmp_path, edits="all")
     assert second.path == first.path and part.stat().st_mtime_ns == written
     assert len(second.edits) == 60
-    same = run_audit(dataset="demo", limit=60, out=tmp_path, edits="none")
+    same = run_audit(dataset="demo", grids=False, limit=60, out=tmp_path, edits="none")
     assert len(same.edits) == 60, "what is there is not thrown away"
-    none = run_audit(dataset="demo", limit=60, out=tmp_path / "none", edits="none")
+    none = run_audit(dataset="demo", grids=False, limit=60, out=tmp_path / "none", edits="none")
     assert set(none.classes["verdict"]) == {"too few samples"}
     with pytest.raises(UsageError, match="no edits"):
         _ = none.edits
 
 
 def test_parts_of_edits_that_are_whole_are_kept(tmp_path: Path) -> None:
-    first = run_audit(dataset="demo", limit=300, out=tmp_path, edits="all")
+    first = run_audit(dataset="demo", grids=False, limit=300, out=tmp_path, edits="all")
     before = first.edits
     kept, lost = (first.path / "edits" / f"part-{n:06d}.parquet" for n in (0, 1))
     written = kept.stat().st_mtime_ns
     lost.write_bytes(lost.read_bytes()[:-10])
-    again = run_audit(dataset="demo", limit=300, out=tmp_path, edits="all")
+    again = run_audit(dataset="demo", grids=False, limit=300, out=tmp_path, edits="all")
     assert kept.stat().st_mtime_ns == written
     pd.testing.assert_frame_equal(again.edits, before)
 
 
 def test_every_family_is_edited(tmp_path: Path) -> None:
     found = run_audit(
-        dataset="demo", limit=60, masks="dataset,estimated,ellipse", out=tmp_path, edits=30
+        dataset="demo",
+        grids=False,
+        limit=60,
+        masks="dataset,estimated,ellipse",
+        out=tmp_path,
+        edits=30,
     )
     assert len(found.edits) == 30
     assert {"estimated_transplant_predictions", "ellipse_transplant_predictions"} <= set(

@@ -32,6 +32,7 @@ def audit_lite0(images: Path, masks: Path, out: Path, monkeypatch: pytest.Monkey
         class_map=Path("coco-classes.toml"),
         class_map_by="mean",
         method=("hirescam", "gradcam"),
+        grids=False,
         out=out,
     )
 

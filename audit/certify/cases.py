@@ -208,6 +208,7 @@ def audit_case(shop: Workshop, case: Case) -> AuditRun:
         masks="dataset" if case.kind == "shuffled_masks" else settings.masks,
         device=settings.device,
         limit=_MOST_CHECKED if checked and len(shop.test) > _MOST_CHECKED else None,
+        grids=False,
         out=shop.folder / "runs",
     )
 

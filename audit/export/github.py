@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from audit.files import output_error
+from audit.errors import OutputError
 from audit.gate import read_outcome
 from audit.gate.markdown import literal, table
 from audit.report.wording import percent, points
@@ -106,4 +106,9 @@ def append_summary(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write("\n" + text)
     except OSError as error:
-        raise output_error(path, error) from error
+        raise OutputError(
+            f"cannot write {path}",
+            expected="a file that can be added to",
+            found=error.strerror or str(error),
+            remedy="name another one with --summary",
+        ) from error

@@ -131,10 +131,12 @@ class Bound:
         if self.by == "strict":
             within = "at most" if self.ceiling else "at least"
             relation = f"is {'not ' if beyond else ''}surely {within} the limit"
+        digits = digits_apart(found.value, found.low, found.high, self.limit)
         interval = ""
         if found.low is not None and found.high is not None:
-            interval = f" ({figures(found.low)} to {figures(found.high)})"
-        return f"{self.quantity} {figures(found.value)}{interval} {relation} {figures(self.limit)}"
+            interval = f" ({figures(found.low, digits)} to {figures(found.high, digits)})"
+        said = f"{self.quantity} {figures(found.value, digits)}{interval} {relation}"
+        return f"{said} {figures(self.limit, digits)}"
 
     def _outcome(self, found: Measured, status: Status, words: str) -> Check:
         return Check(
@@ -181,11 +183,25 @@ def number(value: object) -> float | None:
     return None if pd.isna(value) else float(value)  # type: ignore[arg-type, call-overload]
 
 
-def figures(value: float) -> str:
+def figures(value: float, digits: int = 4) -> str:
     """A number as short as it can be told from its neighbours by people.
 
     Example:
-        >>> figures(0.25), figures(0.123456), figures(-0.0)
-        ('0.25', '0.1235', '0')
+        >>> figures(0.25), figures(0.123456), figures(-0.0), figures(0.123456, 5)
+        ('0.25', '0.1235', '0', '0.12346')
     """
-    return f"{value + 0.0:.4g}"
+    return f"{value + 0.0:.{digits}g}"
+
+
+def digits_apart(*values: float | None) -> int:
+    """For :func:`figures`, so many that numbers that differ look different.
+
+    Example:
+        >>> digits_apart(0.89998, None, 0.9), digits_apart(0.5, 0.5)
+        (5, 4)
+    """
+    known = {value for value in values if value is not None}
+    for digits in range(4, 17):
+        if len({figures(value, digits) for value in known}) == len(known):
+            return digits
+    return 17

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from audit.errors import visible
-from audit.gate.checks import Check, figures
+from audit.gate.checks import Check, digits_apart, figures
 from audit.gate.evaluation import Evaluation
 from audit.gate.settings import GateSettings
 
@@ -97,17 +97,21 @@ def _rows(checks: Sequence[Check], settings: GateSettings) -> list[str]:
 def _value(check: Check) -> str:
     words = [check.verdict] if check.verdict is not None else []
     if check.value is not None:
-        interval = ""
+        digits, interval = _digits(check), ""
         if check.low is not None and check.high is not None:
-            interval = f" ({figures(check.low)} to {figures(check.high)})"
-        words.append(figures(check.value) + interval)
+            interval = f" ({figures(check.low, digits)} to {figures(check.high, digits)})"
+        words.append(figures(check.value, digits) + interval)
     return ", ".join(words) or "undefined"
 
 
 def _limit(check: Check, settings: GateSettings) -> str:
     if check.limit is not None:
-        return figures(check.limit)
+        return figures(check.limit, _digits(check))
     return f"not {' or '.join(settings.forbid)}" if check.rule == "forbid" else "–"
+
+
+def _digits(check: Check) -> int:
+    return digits_apart(check.value, check.low, check.high, check.limit)
 
 
 def _by_rule(checks: Sequence[Check], settings: GateSettings) -> list[str]:

@@ -24,7 +24,7 @@ from audit.gate.settings import GateSettings
 from audit.tables.clusters import find_clusters
 from audit.tables.power import mean_error, wilson_interval
 from audit.tables.reading import AuditRun
-from audit.tables.verdicts import MASK_LIMITED, TOO_FEW
+from audit.tables.verdicts import MASK_LIMITED, RELIES, SUSPECT, TOO_FEW
 
 By = Literal["point", "sure", "strict"]
 # Verdicts that say that nothing can be said.
@@ -35,9 +35,11 @@ def check_forbidden(forbidden: Collection[str], classes: pd.DataFrame) -> list[C
     """Hold each class's verdict against those that no class may have.
 
     Args:
-        forbidden: Verdicts.
+        forbidden: Verdicts; where no class may be suspect, none may rely on background either.
         classes: Rows of ``classes.parquet``.
     """
+    if SUSPECT in forbidden:
+        forbidden = {*forbidden, RELIES}
     return [_forbidden(forbidden, row) for row in classes.to_dict("records")]
 
 

@@ -7,9 +7,12 @@ from math import ceil, floor
 from typing import Any
 
 from audit.tables.labels import LABEL_ERROR
+from audit.tables.thresholds import THRESHOLDS
 
 # Classes of the chart.
 ROWS = 12
+# Classes that feature space alone names.
+_SCREENED = 5
 # From this severity on a verdict accuses nobody.
 _ACCUSED = 2
 
@@ -21,9 +24,10 @@ def first_screen(data: dict[str, Any]) -> dict[str, Any]:
         data: The page's data, as :mod:`audit.report.pagedata` makes it.
 
     Returns:
-        ``chart`` (:func:`reliance_chart`), and up to three things to look at first, each ``None``
-        where there is none: ``proof`` (:func:`strongest_proof`), ``label`` (the most suspect label
-        with a picture) and ``sample`` (right for the wrong reason).
+        ``chart`` (:func:`reliance_chart`), ``screened`` (:func:`most_screened`), and up to three
+        things to look at first, each ``None`` where there is none: ``proof``
+        (:func:`strongest_proof`), ``label`` (the most suspect label with a picture) and ``sample``
+        (right for the wrong reason).
     """
     images = data["samples"]["image"]
     suspects = [row for row in data["labels"] if row["s"] is not None and images[row["s"]]]
@@ -31,6 +35,7 @@ def first_screen(data: dict[str, Any]) -> dict[str, Any]:
     wrong_reason = data["sections"].get("right_for_the_wrong_reason") or []
     return {
         "chart": reliance_chart(data["classes"]),
+        "screened": most_screened(data["classes"]),
         "proof": strongest_proof(data["classes"]),
         "label": next(iter(errors or suspects), None),
         "sample": next((s for s in wrong_reason if images[s]), None),
@@ -44,16 +49,20 @@ def reliance_chart(classes: list[dict[str, Any]]) -> dict[str, Any] | None:
         classes: The data's classes.
 
     Returns:
-        ``ticks`` (``value`` in [−1, 1] and ``at``), ``zero``, ``rows`` (the class's ``entry`` and
-        ``at``, ``left``, ``right``) and ``more``, the number of tested classes left out; places
-        are in percent of the axis, ``right`` from its right end. ``None`` where nothing was tested.
+        ``ticks`` (``value`` in [−1, 1] and ``at``), ``zero``, ``clean`` (``value`` and ``at`` of
+        what classes without a planted cue show at most, ``None`` where the classes' masks do not
+        share one), ``rows`` (the class's ``entry`` and ``at``, ``left``, ``right``) and ``more``,
+        the number of tested classes left out; places are in percent of the axis, ``right`` from
+        its right end. ``None`` where nothing was tested.
 
     Example:
         >>> one = {"label": 0, "severity": 0, "reliance": 0.5, "reliance_low": 0.25,
-        ...        "reliance_high": 0.75}
+        ...        "reliance_high": 0.75, "family": "estimated"}
         >>> chart = reliance_chart([one])
         >>> [tick["value"] for tick in chart["ticks"]], chart["rows"][0]["at"]
         ([0.0, 0.25, 0.5, 0.75], 66.67)
+        >>> chart["clean"]
+        {'value': 0.2, 'at': 26.67}
     """
     tested = [entry for entry in classes if entry["reliance"] is not None]
     if not tested:
@@ -68,9 +77,11 @@ def reliance_chart(classes: list[dict[str, Any]]) -> dict[str, Any] | None:
         return round(100 * (value - low) / (high - low), 2)
 
     ticks = [low + step / 4 for step in range(round((high - low) * 4) + 1)]
+    clean = {THRESHOLDS.clean_effect_under(entry["family"]) for entry in shown}
     return {
         "ticks": [{"value": value, "at": at(value)} for value in ticks],
         "zero": at(0),
+        "clean": {"value": min(clean), "at": at(min(clean))} if len(clean) == 1 else None,
         "rows": [
             {
                 "entry": entry,
@@ -82,6 +93,25 @@ def reliance_chart(classes: list[dict[str, Any]]) -> dict[str, Any] | None:
         ],
         "more": len(tested) - len(shown),
     }
+
+
+def most_screened(classes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What feature space says, for a run that tested too little in pixels.
+
+    Args:
+        classes: The data's classes, in their order: those with few images last, as one image can
+            have any rate.
+
+    Returns:
+        The first of them that have a transplant rate above 0.
+
+    Example:
+        >>> rates = [0.19, None, 0.0, 1.0]
+        >>> [entry["transplant_highest"]
+        ...  for entry in most_screened([{"transplant_highest": rate} for rate in rates])]
+        [0.19, 1.0]
+    """
+    return [entry for entry in classes if entry["transplant_highest"]][:_SCREENED]
 
 
 def _ends(entry: dict[str, Any]) -> tuple[float, float]:

@@ -198,7 +198,10 @@ def flag_names(language: Language) -> dict[str, tuple[str, str]]:
         ),
         "label_suspect": (
             text("Label looks wrong"),
-            text("The model is sure of another class than the label; one of the two is wrong."),
+            text(
+                "By the model's probabilities the label may be wrong; it may as well be the model "
+                "that errs."
+            ),
         ),
         "wrong_but_confident": (
             text("Wrong but confident"),

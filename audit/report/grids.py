@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +68,26 @@ def split_meanings(language: Language) -> dict[str, str]:
     }
 
 
+def write_sheets(folder: Path, sheets: Iterable[tuple[str, bytes]]) -> list[str]:
+    """Write sheets, and remove those that were there before.
+
+    Args:
+        folder: The run's folder; sheets go to ``grids/`` in it.
+        sheets: Names and contents.
+
+    Returns:
+        Their names, relative to ``folder``.
+    """
+    make_folder(folder / "grids")
+    names = []
+    for name, content in sheets:
+        write_atomically(folder / "grids" / name, content)
+        names.append(f"grids/{name}")
+    for stale in set((folder / "grids").glob("*.png")) - {folder / name for name in names}:
+        stale.unlink()
+    return names
+
+
 class Grids:
     """Draws contact sheets from stored rows and thumbnails.
 
@@ -93,25 +112,6 @@ class Grids:
         self._thumbs = thumbs
         self._classes = classes.set_index("label")
         self._grid = grid
-
-    def draw_all(self, folder: Path, more: Iterable[tuple[str, bytes]] = ()) -> list[str]:
-        """Write every sheet.
-
-        Args:
-            folder: The run's folder; sheets go to ``grids/`` in it.
-            more: Names and contents of sheets that others drew.
-
-        Returns:
-            Their names, relative to ``folder``.
-        """
-        make_folder(folder / "grids")
-        names = []
-        for name, content in chain(self.sheets(), more):
-            write_atomically(folder / "grids" / name, content)
-            names.append(f"grids/{name}")
-        for stale in set((folder / "grids").glob("*.png")) - {folder / name for name in names}:
-            stale.unlink()
-        return names
 
     def sheets(self) -> Iterator[tuple[str, bytes]]:
         """Names and contents of all sheets."""

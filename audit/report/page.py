@@ -13,6 +13,7 @@ from audit.files import write_atomically
 from audit.report.assets import PAGE_SCRIPTS, embedded_json, frame
 from audit.report.firstscreen import first_screen
 from audit.report.grids import headings, split_meanings
+from audit.report.guessing import guess_that_does_as_well
 from audit.report.language import Language
 from audit.report.masktrust import trust_in_words
 from audit.report.pagedata import page_data
@@ -83,6 +84,7 @@ def _found(stored: Stored, language: Language) -> dict[str, Any]:
         "totals": totals,
         "classes": classes,
         "trust": totals["trust"],
+        "guess": guess_that_does_as_well(tables["classes"], totals["accuracy"]),
         "trust_words": trust_in_words(facts, tables["masks"], classes, language),
         "masks": {
             "rows": [
@@ -97,7 +99,7 @@ def _found(stored: Stored, language: Language) -> dict[str, Any]:
         "sanity": _sanity_view(tables["sanity"]) if "sanity" in tables else [],
         "problems": totals["problems"],
         "undefined": {k: v for k, v in totals["statuses"].items() if k != "ok"},
-        "files": ["samples/*.parquet", *(f"{name}.parquet" for name in sorted(tables))],
+        "files": _files(stored),
         "sections": [
             {
                 "title": headings(language)[name],
@@ -108,6 +110,13 @@ def _found(stored: Stored, language: Language) -> dict[str, Any]:
             if f"grids/{name}.png" in stored.drawn
         ],
     }
+
+
+def _files(stored: Stored) -> list[str]:
+    """The tables beside the page, those in parts first."""
+    parts = ["samples/*.parquet", *(["edits/*.parquet"] if stored.edits is not None else [])]
+    pictures = ["thumbs", *(["edited"] if stored.edited is not None else [])]
+    return [*parts, *(f"{name}.parquet" for name in sorted([*stored.tables, *pictures]))]
 
 
 def _sanity_view(sanity: pd.DataFrame) -> list[dict[str, Any]]:

@@ -69,7 +69,8 @@ def verdict_meaning(language: Language, verdict: str) -> str:
             "The object masks do not allow a verdict on this class."
         ),
         verdicts.CLEAR: language.text(
-            "The tests found no reliance on background; that is not proof that there is none."
+            "The tests found no more than models without a background cue show, too; that is not "
+            "proof that there is no reliance."
         ),
         verdicts.TOO_FEW: language.text("Too few images of this class were tested in pixels."),
     }[verdict]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from audit.report.guessing import guess_that_does_as_well
 from audit.report.masktrust import MISFITS
 from audit.report.wording import percent, points
 from audit.tables.reading import AuditRun
@@ -36,6 +37,7 @@ def summarise(run: AuditRun, seconds: float) -> str:
         f"{seconds:.1f} s",
         *_bad(totals["statuses"]),
         *_masks(facts["mask_check"]),
+        *_guess(guess_that_does_as_well(ranked, totals["accuracy"])),
         "",
         *_verdicts(ranked),
     ]
@@ -113,6 +115,15 @@ def _masks(check: dict[str, Any] | None) -> list[str]:
         found = f"would fit their images better {check['placement']}"
     return [f"WARNING: the object masks {found} ({check['n']} looked at).",
             "Do not trust the numbers below before you have looked at the masks."]  # fmt: skip
+
+
+def _guess(share: float | None) -> list[str]:
+    """A warning where the model is no better than a guess."""
+    if share is None:
+        return []
+    return ["WARNING: always naming the most frequent class would be right as often or more "
+            f"({percent(share, 2)}).",
+            "Check the weights, --mean and --std, and the order of the classes."]  # fmt: skip
 
 
 def _bad(statuses: dict[str, int]) -> list[str]:

@@ -244,6 +244,10 @@ def _class(language: Language) -> dict[str, str]:
             "picture stands the model's answer. Edited pictures look unnatural to a model: compare "
             "them with one another, not with the picture as it is."
         ),
+        "edit_decides": language.text(
+            "chosen because its background alone decides, as in {share} of the images tested"
+        ),
+        "edit_other": language.text("one of the images whose background alone does not decide"),
         "edit": language.text("Picture"),
         "edits_accuracy": language.text("Right answers on changed pictures"),
         "right_answers": language.text("Right answers, {n} images"),
@@ -282,8 +286,8 @@ def _class(language: Language) -> dict[str, str]:
         "families": language.text("Does the finding hang on how the object was found?"),
         "families_note": language.text(
             "The same test with objects found in other ways. What holds under all of them does "
-            "not hang on the masks. The line is the 95% interval; 0% is a model that looks at the "
-            "object."
+            "not hang on the masks. The line is the 95% interval; at 0% the background moves no "
+            "answers."
         ),
         "evidence_alt": language.text(
             "{family}: background moves {effect} of the answers, 95% interval {low} to {high}."

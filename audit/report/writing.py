@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from audit.report.figures import draw_figures
-from audit.report.grids import Grids
+from audit.report.grids import Grids, write_sheets
 from audit.report.language import load_language
 from audit.report.page import write_page
 from audit.report.prototypes import background_sheets
@@ -27,19 +27,18 @@ def write_report(folder: Path, stored: Stored) -> list[str]:
     """
     config = stored.facts["config"]
     style = choose_style(config["colours"], config["lang"])
-    rows, columns = stored.facts["grid"]
-    grids = Grids(stored.samples, stored.thumbs, stored.tables["classes"], (rows, columns), style)
-    drawn = grids.draw_all(folder, _more_sheets(stored, (rows, columns), style))
+    drawn = write_sheets(folder, _sheets(stored, style) if config.get("grids", True) else ())
     # The page needs no fonts of ours: it can be in a language that pictures here cannot.
     language = load_language(config["lang"])
     write_page(folder, replace(stored, drawn=frozenset(drawn)), language, config["colours"])
     return [*drawn, "index.html"]
 
 
-def _more_sheets(
-    stored: Stored, grid: tuple[int, int], style: Style
-) -> Iterator[tuple[str, bytes]]:
+def _sheets(stored: Stored, style: Style) -> Iterator[tuple[str, bytes]]:
     tables = stored.tables
+    rows, columns = stored.facts["grid"]
+    grid = rows, columns
+    yield from Grids(stored.samples, stored.thumbs, tables["classes"], grid, style).sheets()
     yield from background_sheets(
         stored.samples, stored.thumbs, tables["backgrounds"], tables["channels"], grid, style
     )

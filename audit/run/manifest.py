@@ -16,6 +16,8 @@ from audit.files import sha256_of, write_atomically
 
 NAME = "manifest.json"
 COMPLETE = "complete"
+# Of a comparison or a trend: nobody opens it as a run.
+COMPARED = "compared"
 
 # Libraries whose version can change a number.
 _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scipy")
@@ -68,6 +70,15 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Declare a run complete."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / NAME, (text + "\n").encode())
+
+
+def status_of(folder: Path) -> str | None:
+    """What a folder's manifest says that it is of, ``None`` if it cannot be read."""
+    try:
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        return str(content["status"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_manifest(

@@ -59,7 +59,7 @@ CHANGE_COLUMNS: tuple[Column, ...] = (
 def list_changes(first: pd.DataFrame, second: pd.DataFrame) -> pa.Table:
     """The samples whose prediction, reason or flags differ.
 
-    A reason or a flag that is undefined in either run has not changed.
+    A prediction, a reason or a flag that is undefined in either run has not changed.
 
     Args:
         first: All rows of one run.
@@ -94,16 +94,17 @@ def _kinds(first: pd.DataFrame, second: pd.DataFrame) -> NDArray[np.int64]:
     """Place in :data:`KINDS` of what changed, N; −1 for nothing."""
     answers = [rows["predicted"].fillna(-1).to_numpy(np.int64) for rows in (first, second)]
     label = first["label"].fillna(-2).to_numpy(np.int64)
-    other = answers[0] != answers[1]
+    other = (answers[0] != answers[1]) & (answers[0] >= 0) & (answers[1] >= 0)
     right = [answer == label for answer in answers]
     reasons = [_texts(rows["reason"]) for rows in (first, second)]
     known = np.array([a is not None and b is not None for a, b in zip(*reasons, strict=True)], bool)
-    moved = known & (reasons[0] != reasons[1])
+    moved = known & (reasons[0] != reasons[1]) & (answers[0] == answers[1])
     flags = np.zeros(len(first), np.bool_)
     for name in CHANGED_FLAGS:
         a, b = (rows[name].astype("boolean") for rows in (first, second))
         flags |= (a != b).fillna(value=False).to_numpy(np.bool_)
-    conditions = [~other & moved, other & right[0], other & right[1], other, ~other & flags]
+    flags &= answers[0] == answers[1]
+    conditions = [moved, other & right[0], other & right[1], other, flags]
     return np.select(conditions, list(range(len(KINDS))), default=-1)
 
 

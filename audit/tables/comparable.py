@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audit.errors import UsageError
+from audit.run.rows import SCHEMA_VERSION
 from audit.tables.reading import AuditRun
 
 Floats = NDArray[np.float64]
@@ -101,9 +102,12 @@ def _of_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[D
             yield Difference(what, _text(a), _text(b), remedy)
 
     again = "run the older audit again with this version"
-    yield from differs(
-        _ROWS_OF_ANOTHER_KIND, one.get("schema_version"), other.get("schema_version"), again
-    )
+    version, other_version = one.get("schema_version"), other.get("schema_version")
+    yield from differs(_ROWS_OF_ANOTHER_KIND, version, other_version, again)
+    if version == other_version != SCHEMA_VERSION:
+        both = f"{_text(version)}, where this audit compares version {SCHEMA_VERSION}"
+        again = "run both audits again with this version"
+        yield Difference(_ROWS_OF_ANOTHER_KIND, _text(version), both, again)
     yield from differs("dataset", one["dataset"], other["dataset"], _SAME_DATA)
     yield from differs("split", one["split"], other["split"], _SAME_DATA)
     yield from differs(_CLASSES, one["classes"], other["classes"], "give both models the same "

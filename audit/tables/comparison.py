@@ -23,6 +23,8 @@ from audit.tables.paired_groups import (
     bootstrap,
     equivalence,
     pooled,
+    score_equivalence,
+    score_interval,
     sign_test,
     t_interval,
     t_test,
@@ -55,6 +57,9 @@ SPLIT = -1
 LEAST_PAIRS = 10
 # McNemar's test needs so many changed samples, all to one side, for p ≤ .05.
 _LEAST_SIGNS = 6
+# Clusters and samples tell the same change where they differ by less than this share of its error.
+_LEVEL_WITH = 0.1
+_ROUNDING = 1e-12
 # A family of masks that is usable for fewer than this share of the pairs is left aside.
 _LEAST_USABLE = THRESHOLDS.least_usable
 
@@ -87,8 +92,10 @@ COMPARE_COLUMNS: tuple[Column, ...] = (
     Column(name="b", type=_F64, range="as the metric", meaning="The second run's."),
     Column(name="change", type=_F64, range="as the metric", meaning="b − a."),
     Column(name="low", type=_F64, range="as the metric",
-           meaning="Lower end of the change's 95% interval (BCa bootstrap of pairs; Student's t "
-           "for unpaired rows, means over classes, and where nothing differs).", null_when=_FEW),
+           meaning="Lower end of the change's 95% interval (Tango's score for accuracy, "
+           "pointing_hit, right_for_wrong_reason and decided_share of classes; BCa bootstrap of "
+           "pairs else, and where near-duplicates differ; Student's t for unpaired rows, means "
+           "over classes, and where nothing differs).", null_when=_FEW),
     Column(name="high", type=_F64, range="as the metric", meaning="Upper end of it.",
            null_when=_FEW),
     Column(name="p", type=_F64, range="[0, 1]",
@@ -103,8 +110,8 @@ COMPARE_COLUMNS: tuple[Column, ...] = (
            "decided_share and bg_gap; for contributions 2% of the mean target_logit of both runs.",
            null_when="no sample has a target_logit"),
     Column(name="equivalent", type=pa.bool_(), range="true, false",
-           meaning="Whether the change is surely within the margin: two one-sided tests (TOST) at "
-           ".05, under every family of masks."),
+           meaning="Whether the change is surely within the margin: two one-sided tests (TOST; "
+           "Tango's where low is) at .05, under every family of masks."),
     Column(name="equivalence_p", type=_F64, range="[0, 1]", meaning="The p of these tests.",
            null_when=_FEW),
     Column(name="detectable", type=_F64, range="> 0",
@@ -112,9 +119,9 @@ COMPARE_COLUMNS: tuple[Column, ...] = (
            "at .05).", null_when=_FEW + ", or no change that is possible would be seen"),
     Column(name="verdict", type=pa.string(), range=f"{BETTER}, {WORSE}, {SAME}, {UNDECIDED}",
            meaning="no change where equivalent; else better or worse where q ≤ .05 and the "
-           f"interval leaves out 0; else undecided. With fewer than {LEAST_PAIRS} different "
-           f"pictures ({THRESHOLDS.least_edited} edited ones) undecided. One and the same model: "
-           "no change everywhere."),
+           "interval leaves out 0, unless other masks surely show the opposite; else undecided. "
+           f"With fewer than {LEAST_PAIRS} different pictures ({THRESHOLDS.least_edited} edited "
+           "ones) undecided. One and the same model: no change everywhere."),
 )  # fmt: skip
 
 
@@ -314,8 +321,10 @@ class _Compared:
     p: Floats
     equivalence_p: Floats
     unpaired: Bools
-    by_t: Bools
+    drawn: Bools
     ends: Floats
+    # Whether other masks surely show the opposite.
+    opposed: Bools
 
     def family(self, scope: int) -> str:
         return self.families[int(self.chosen[scope])]
@@ -333,7 +342,11 @@ def _compare(metric: Metric, pairs: _Pairs, *, equal: bool) -> _Compared:
     result = _picked(found, chosen)
     result.families = families
     # Whatever picks one of several families, their number times p holds.
-    result.p = np.minimum(1.0, result.p * usable.sum(axis=0).clip(1))
+    number = usable.sum(axis=0).clip(1)
+    sure = usable & (np.stack([each.p for each in found]) * number <= ALPHA)
+    changes = np.stack([each.change.mean for each in found])
+    result.opposed = (sure & (changes * result.change.mean < 0)).any(axis=0)
+    result.p = np.minimum(1.0, result.p * number)
     every = np.stack([each.equivalence_p for each in found])
     result.equivalence_p = np.where(usable & np.isfinite(every), every, -np.inf).max(axis=0)
     result.equivalence_p[~np.isfinite(result.equivalence_p)] = np.nan
@@ -363,17 +376,42 @@ def _under(metric: Metric, family: str, pairs: _Pairs, margin: float, *, equal: 
         flat = change.error == 0
         tested = change.floored(np.where(change.clusters > 0, 1 / (change.clusters + 1.0), 0))
     p = t_test(tested)
-    if metric.by_sign:
-        counts = zip(pairs.by_class.signs(differences), pairs.whole.signs(differences), strict=True)
-        lost, gained = (np.concatenate(each) for each in counts)
-        p = np.where(np.isfinite(change.error), sign_test(lost, gained), np.nan)
-    by_t = np.append(unpaired, metric.edited) | flat
+    ends, equivalence_p = t_interval(tested), equivalence(tested, margin)
+    not_pairs = np.append(unpaired, metric.edited)
+    by_score = np.zeros(len(p), np.bool_)
+    if metric.yes_or_no:
+        lost, gained = _signs(pairs, differences)
+        if metric.by_sign:
+            p = np.where(np.isfinite(change.error), sign_test(lost, gained), np.nan)
+        if not equal:
+            by_score = _are_outcomes(pairs, differences, change) & ~not_pairs
+        score = score_equivalence(lost, gained, change.clusters, margin)
+        equivalence_p = np.where(by_score, score, equivalence_p)
+        ends[by_score] = score_interval(lost, gained, change.clusters)[by_score]
     return _Compared(
         metric=metric, margin=margin, families=[family], chosen=np.zeros(len(p), np.int64),
         n=change.n, clusters=change.clusters, first=first.mean, second=second.mean,
-        change=tested, p=p, equivalence_p=equivalence(tested, margin),
-        unpaired=np.append(unpaired, unpaired.any()), by_t=by_t, ends=t_interval(tested),
+        change=tested, p=p, equivalence_p=equivalence_p, ends=ends,
+        unpaired=np.append(unpaired, unpaired.any()), drawn=~(not_pairs | flat | by_score),
+        opposed=np.zeros(len(p), np.bool_),
     )  # fmt: skip
+
+
+def _signs(pairs: _Pairs, differences: Floats) -> tuple[Ids, Ids]:
+    """How many clusters each scope lost and gained, S each."""
+    counts = zip(pairs.by_class.signs(differences), pairs.whole.signs(differences), strict=True)
+    lost, gained = (np.concatenate(each) for each in counts)
+    return lost, gained
+
+
+def _are_outcomes(pairs: _Pairs, differences: Floats, change: GroupMeans) -> Bools:
+    """Scopes whose change is that of the number of clusters lost and gained, S."""
+    lost, gained = _signs(pairs, differences)
+    scopes = (pairs.by_class, pairs.whole)
+    found = np.concatenate([each.are_outcomes(differences) for each in scopes])
+    # Where large clusters changed, their number is not what the mean rests on.
+    moved = (gained - lost) / np.maximum(change.clusters, 1) - change.mean
+    return np.asarray(found & (abs(moved) <= _LEVEL_WITH * change.error + _ROUNDING))
 
 
 def _unpaired(
@@ -433,7 +471,7 @@ def _picked(found: Sequence[_Compared], chosen: Ids) -> _Compared:
     return _Compared(
         metric=found[0].metric, margin=found[0].margin, families=[], chosen=chosen, change=change,
         **{name: pick(name) for name in ("n", "clusters", "first", "second", "p", "equivalence_p",
-                                         "unpaired", "by_t", "ends")},
+                                         "unpaired", "drawn", "ends", "opposed")},
     )  # fmt: skip
 
 
@@ -445,7 +483,7 @@ def _draw_intervals(compared: Mapping[str, _Compared], pairs: _Pairs, seed: int)
     for scope in range(len(pairs.classes) + 1):
         of_split = scope == len(pairs.classes)
         rows = order[ends[0] :] if of_split else order[ends[scope] : ends[scope + 1]]
-        asked = [each for each in compared.values() if not each.by_t[scope]]
+        asked = [each for each in compared.values() if each.drawn[scope]]
         if not len(rows) or not asked:
             continue
         values = np.stack(
@@ -489,6 +527,7 @@ def _columns(name: str, each: _Compared, pairs: _Pairs) -> pd.DataFrame:
             "equivalent": each.equivalence_p <= ALPHA,
             "detectable": detectable,
             "edited": metric.edited,
+            "opposed": each.opposed,
         }
     )
 
@@ -523,7 +562,7 @@ def _verdicts(frame: pd.DataFrame, *, equal: bool) -> NDArray[Any]:
     least = np.where(frame["edited"], THRESHOLDS.least_edited, LEAST_PAIRS)
     enough = frame["n_clusters"].to_numpy() >= least
     moved = (frame["low"] > 0) | (frame["high"] < 0)
-    sure = (frame["q"] <= ALPHA) & moved
+    sure = (frame["q"] <= ALPHA) & moved & ~frame["opposed"]
     rises = (frame["change"] > 0) == (frame["better_if"] == "higher")
     found = np.where(sure, np.where(rises, BETTER, WORSE), UNDECIDED)
     found = np.where(frame["equivalent"], SAME, found)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import binom
 
 from audit.tables.bootstrap import bca_intervals
@@ -21,6 +21,8 @@ Ids = NDArray[np.int64]
 MOST_DRAWN = 10_000
 # Errors this small beside their mean are rounding.
 _ROUNDING = 1e-12
+# Halvings that find the end of an interval within [−1, 1] to rounding.
+_HALVINGS = 50
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,23 @@ class Grouping:
         sums = np.bincount(unit, values, size).astype(np.float64)
         return sums, np.bincount(unit, minlength=size) > 0
 
+    def are_outcomes(self, differences: Floats) -> NDArray[np.bool_]:
+        """Groups each of whose clusters was lost, was gained, or did not change, as one.
+
+        Args:
+            differences: N; NaN where a value is missing.
+
+        Returns:
+            G: whether the mean of each cluster is −1, 0 or 1.
+        """
+        there = np.isfinite(differences) & (self.group >= 0)
+        unit = self.unit[there]
+        sums, present = self._unit_sums(unit, differences[there])
+        size = np.bincount(unit, minlength=len(sums))
+        whole = np.isin(sums / np.maximum(size, 1), (-1, 0, 1))
+        torn = np.bincount(self.group_of_unit[present & ~whole], minlength=self.count)
+        return np.asarray(torn == 0)
+
     def signs(self, differences: Floats) -> tuple[Ids, Ids]:
         """How many clusters of each group lost and gained, by the sign of their sum.
 
@@ -176,6 +195,72 @@ def equivalence(found: GroupMeans, margin: float) -> Floats:
     t = np.where(found.error == 0, np.where(abs(found.mean) < margin, -np.inf, np.inf), t)
     p = stdtr(np.maximum(found.degrees, 1), t)
     return np.where(np.isfinite(found.error), p, np.nan)
+
+
+def score_interval(lost: Ids, gained: Ids, size: Ids) -> Floats:
+    """95% intervals of the change of shares, paired: where few change, others are too narrow.
+
+    Args:
+        lost: How often only the first run was right, G.
+        gained: How often only the second was, G.
+        size: Pairs, G.
+
+    Returns:
+        G×2, in [−1, 1]; NaN without pairs.
+
+    Source:
+        Tango 1998, "Equivalence test and confidence interval for the difference in proportions for
+        the paired-sample design", equations 6 to 8.
+
+    Example:
+        >>> score_interval(np.array([0]), np.array([0]), np.array([100])).round(3).tolist()
+        [[-0.037, 0.037]]
+    """
+    bound = ndtri(1 - ALPHA / 2)
+    middle = (gained - lost) / np.maximum(size, 1)
+    ends = []
+    for side in (-1.0, 1.0):
+        near, far = middle, np.full(len(middle), side)
+        for _ in range(_HALVINGS):
+            half = (near + far) / 2
+            beyond = -side * _score(lost, gained, size, half) > bound
+            near, far = np.where(beyond, near, half), np.where(beyond, half, far)
+        ends.append((near + far) / 2)
+    return np.where((size > 0)[:, None], np.stack(ends, axis=1), np.nan)
+
+
+def score_equivalence(lost: Ids, gained: Ids, size: Ids, margin: float) -> Floats:
+    """The p that a share's change is at least the margin on either side, by Tango's score test.
+
+    Args:
+        lost: How often only the first run was right, G.
+        gained: How often only the second was, G.
+        size: Pairs, G.
+        margin: Largest change that counts as none, in (0, 1).
+
+    Returns:
+        G; as :func:`equivalence`, which takes what never occurred for impossible.
+
+    Source:
+        Liu, Hsueh, Hsieh and Chen 2002, "Tests for equivalence or non-inferiority for paired
+        binary data".
+
+    Example:
+        >>> score_equivalence(np.array([0]), np.array([0]), np.array([200]), 0.01).round(3)
+        array([0.078])
+    """
+    sides = (np.full(len(size), -margin), np.full(len(size), margin))
+    low, high = (_score(lost, gained, size, side) for side in sides)
+    return np.where(size > 0, np.maximum(ndtr(-low), ndtr(high)), np.nan)
+
+
+def _score(lost: Ids, gained: Ids, size: Ids, change: Floats) -> Floats:
+    """Tango's standard normal statistic of a supposed change of each share, G."""
+    linear = (2 * size - gained + lost) * change - lost - gained
+    root = np.sqrt(np.maximum(linear**2 + 8 * size * lost * change * (1 - change), 0))
+    losses = (root - linear) / np.maximum(4 * size, 1)
+    variance = size * (2 * losses + change * (1 - change))
+    return (gained - lost - size * change) / np.sqrt(np.maximum(variance, _ROUNDING))
 
 
 def t_interval(found: GroupMeans) -> Floats:

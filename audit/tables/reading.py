@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audit.errors import UsageError
-from audit.run.manifest import NAME, read_manifest
+from audit.run.manifest import COMPARED, NAME, read_manifest, status_of
 from audit.tables.frames import EDITS, join_samples, read_edits, read_samples, read_table
 
 __all__ = ["EDITS", "AuditRun", "enlarge_map", "load_run", "read_edits", "read_samples"]
@@ -240,6 +240,13 @@ def load_run(path: str | Path) -> AuditRun:
     folder = Path(path)
     if (folder / NAME).is_file():
         manifest = read_manifest(folder)
+        if manifest is None and status_of(folder) == COMPARED:
+            raise UsageError(
+                f"there is no run in {folder}",
+                expected="the folder of a run, or a folder of runs",
+                found="a comparison of runs",
+                remedy="its manifest.json names the folders of the runs",
+            )
         if manifest is None:
             raise UsageError(
                 f"the run in {folder} is not whole",

@@ -34,6 +34,7 @@ class Metric:
             :data:`LOGIT_SHARE` of the mean target logit.
         counted: Whether it counts outcomes, so that equal samples do not prove equal models.
         by_sign: Whether it is tested by McNemar's test.
+        yes_or_no: Whether each sample is yes or no: what is rare may not have occurred yet.
         of_masks: Whether it has a value under each family of masks.
         edited: Whether it comes from edited pixels, of some samples.
     """
@@ -43,23 +44,26 @@ class Metric:
     margin: float | None = MARGIN
     counted: bool = False
     by_sign: bool = False
+    yes_or_no: bool = False
     of_masks: bool = False
     edited: bool = False
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric(name="accuracy", higher=True, margin=ACCURACY_MARGIN, counted=True, by_sign=True),
+    Metric(name="accuracy", higher=True, margin=ACCURACY_MARGIN, counted=True, by_sign=True,
+           yes_or_no=True),
     Metric(name="reliance", higher=False, margin=EDIT_MARGIN, counted=True, of_masks=True,
            edited=True),
     Metric(name="decided_share", higher=False, margin=EDIT_MARGIN, counted=True, of_masks=True,
-           edited=True),
+           edited=True, yes_or_no=True),
     Metric(name="bg_gap", higher=False, margin=EDIT_MARGIN, counted=True, edited=True),
     Metric(name="transplant_rate", higher=False, counted=True),
     Metric(name="transplant_highest", higher=False, counted=True, of_masks=True),
-    Metric(name="right_for_wrong_reason", higher=False, counted=True, by_sign=True),
+    Metric(name="right_for_wrong_reason", higher=False, counted=True, by_sign=True,
+           yes_or_no=True),
     Metric(name="background_share", higher=False),
     Metric(name="kappa", higher=True),
-    Metric(name="pointing_hit", higher=True, counted=True, by_sign=True),
+    Metric(name="pointing_hit", higher=True, counted=True, by_sign=True, yes_or_no=True),
     Metric(name="object_logit", higher=True, margin=None),
     Metric(name="far_logit", higher=False, margin=None),
 )  # fmt: skip

@@ -27,6 +27,7 @@ from audit.tables.comparison import (
 )
 from audit.tables.frames import read_edits
 from audit.tables.paired_groups import Grouping, GroupMeans, pooled, t_interval
+from audit.tables.power import wilson_interval
 from audit.tables.reading import AuditRun
 from audit.tables.scored import (
     METRIC_NAMES,
@@ -62,7 +63,8 @@ TREND_COLUMNS: tuple[Column, ...] = (
     Column(name="value", type=_F64, range="as the metric",
            meaning="Their mean; of edited samples over the split the mean over classes."),
     Column(name="low", type=_F64, range="as the metric",
-           meaning="Lower end of its 95% interval (Student's t over different pictures).",
+           meaning="Lower end of its 95% interval (over different pictures: Wilson's for accuracy, "
+           "pointing_hit and right_for_wrong_reason, else Student's t).",
            null_when="fewer than two different pictures have a value"),
     Column(name="high", type=_F64, range="as the metric", meaning="Upper end of it.",
            null_when="low is null"),
@@ -232,6 +234,17 @@ def _means(
     return found
 
 
+def _ends(metric: Metric, found: GroupMeans) -> Floats:
+    """95% intervals of each scope's mean, S×2."""
+    if metric.yes_or_no and not metric.edited:
+        size = np.where(np.isfinite(found.error), found.effective, 0)
+        return np.stack(wilson_interval(found.mean, size), axis=1)
+    if metric.counted:
+        found = found.floored(np.where(found.clusters > 0, 1 / (found.clusters + 1.0), 0))
+    ends = t_interval(found)
+    return ends.clip(0, 1) if metric.counted and not metric.edited else ends
+
+
 def _rows(
     metric: Metric,
     found: Sequence[GroupMeans],
@@ -241,14 +254,7 @@ def _rows(
 ) -> pd.DataFrame:
     """One run's rows of one metric."""
     scopes = np.arange(len(classes) + 1)
-    if metric.counted:
-        found = [
-            each.floored(np.where(each.clusters > 0, 1 / (each.clusters + 1.0), 0))
-            for each in found
-        ]
-    ends = np.stack([t_interval(each) for each in found])[highest, scopes]
-    if metric.counted and not metric.edited:
-        ends = ends.clip(0, 1)
+    ends = np.stack([_ends(metric, each) for each in found])[highest, scopes]
     pick: dict[str, NDArray[Any]] = {
         name: np.stack([getattr(each, part) for each in found])[highest, scopes]
         for name, part in (("n", "n"), ("value", "mean"))

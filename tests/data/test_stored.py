@@ -66,7 +66,8 @@ def test_rows_hold_sizes_properties_and_nulls(tmp_path: Path) -> None:
     (tmp_path / "i" / "0" / "001.png").write_bytes(b"broken")
     (tmp_path / "i" / "1" / "000.png").write_bytes((tmp_path / "i" / "0" / "000.png").read_bytes())
     run = run_audit(
-        dataset=f"folder:{tmp_path}/i", network=random_model("cnn"), edits="none", max_bad=0.1,
+        dataset=f"folder:{tmp_path}/i", network=random_model("cnn"), edits="none", grids=False,
+        max_bad=0.1,
         image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), out=tmp_path / "out",
     )  # fmt: skip
     rows = run.samples.set_index("sample_id")

@@ -172,6 +172,9 @@ def test_the_summary_of_a_step(
     assert other.read_text(encoding="utf-8") == summary.read_text(encoding="utf-8")
     said = audit_here("export", run.path, "--to", "github", "--summary", tmp_path / "no" / "x")
     assert (said.returncode, "cannot write" in said.stderr) == (1, True)
+    assert "remedy: name another one with --summary" in said.stderr
+    said = audit_here("export", run.path, "--to", "tensorboard", "--logdir", summary)
+    assert (said.returncode, "with --logdir" in said.stderr) == (1, True)
 
 
 def test_the_summary_says_what_needs_a_look(tmp_path: Path) -> None:

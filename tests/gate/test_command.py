@@ -21,7 +21,9 @@ LIMIT = 200
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> AuditRun:
     """The shipped demo model: the background was planted in three and eight."""
-    return run_audit(dataset="demo", limit=LIMIT, out=tmp_path_factory.mktemp("reports"))
+    return run_audit(
+        dataset="demo", limit=LIMIT, grids=False, out=tmp_path_factory.mktemp("reports")
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +84,7 @@ def test_a_gate_that_should_pass(audit_here: Command, run: AuditRun, tmp_path: P
 
 def test_audit_run_ends_with_its_gate(audit_here: Command, run: AuditRun, tmp_path: Path) -> None:
     out = run.path.parents[2]
-    settings = f"limit = {LIMIT}\nout = '{out}'"
+    settings = f"limit = {LIMIT}\ngrids = false\nout = '{out}'"
     config = job(tmp_path, "forbid = ['relies on background']", settings)
     said = audit_here("run", "--config", config)
     assert said.returncode == 3, said.stderr

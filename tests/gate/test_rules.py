@@ -44,6 +44,12 @@ def test_which_end_of_the_interval_decides(
     assert alone.status == (status if by == "point" else "not evaluated")
 
 
+def test_a_number_beside_its_limit_is_told_from_it() -> None:
+    bound = Bound(rule="r", quantity="accuracy", limit=0.9, ceiling=False, by="point")
+    found = bound.check(Measured(-1, "", 0.89998, 0.898, 0.902))
+    assert found.message == "the split: accuracy 0.89998 (0.898 to 0.902) is below the limit 0.9"
+
+
 def test_forbidden_verdicts(tmp_path: Path) -> None:
     relies = a_class(1, "cat", verdict="relies on background", reliance=0.4, reliance_low=0.3,
                      reliance_high=0.5)  # fmt: skip
@@ -55,7 +61,13 @@ def test_forbidden_verdicts(tmp_path: Path) -> None:
         "limit: no class may be 'relies on background'"
     )
     assert (bad.value, bad.low, bad.high, bad.verdict) == (0.4, 0.3, 0.5, "relies on background")
-    assert statuses(tmp_path, *both, forbid=["suspect"]) == ["passed", "passed"]
+    # What is worse than suspect does not pass a gate that lets nothing suspect through.
+    assert statuses(tmp_path, *both, forbid=["suspect"]) == ["passed", "failed"]
+    suspect = a_class(0, "dog", verdict="suspect")
+    assert statuses(tmp_path, suspect, relies, forbid=["suspect"]) == ["failed", "failed"]
+    assert statuses(tmp_path, suspect, relies, forbid=["relies on background"]) == [
+        "passed", "failed",
+    ]  # fmt: skip
     assert statuses(tmp_path, *both, forbid=["relies on background"], **{"except": ["cat"]}) == [
         "passed"
     ]

@@ -122,3 +122,50 @@ def test_names_from_data_are_text_on_the_page(stored: Stored) -> None:
     text = page(replace(stored, facts=facts, tables=tables))
     assert "alert(1)" in text
     assert "<script>alert" not in text and "<img src=x" not in text
+
+
+def test_a_model_that_is_no_better_than_a_guess_is_announced_first(stored: Stored) -> None:
+    warning = "always naming the most frequent class would be right in"
+    totals = stored.facts["totals"]
+    shares = stored.tables["classes"]["n"] / stored.tables["classes"]["n"].sum()
+    worse = replace(stored, facts={**stored.facts, "totals": totals | {"accuracy": 0.014}})
+    better = replace(stored, facts={**stored.facts, "totals": totals | {"accuracy": 0.9}})
+    text = page(worse)
+    assert f"right in 1.4% of the images; {warning} {shares.max():.1%}." in text
+    assert text.index(warning) < text.index('id="short-title"')
+    assert warning not in page(better)
+
+
+def test_the_page_names_every_table_beside_it(stored: Stored) -> None:
+    text = page(stored)
+    for name in [*stored.tables, "thumbs", "edited", "edits/*", "samples/*"]:
+        assert f"<code>{name}.parquet</code>" in text
+    bare = page(replace(stored, edits=None, edited=None))
+    assert "<code>thumbs.parquet</code>" in bare
+    assert "<code>edited.parquet</code>" not in bare
+    assert "<code>edits/*.parquet</code>" not in bare
+
+
+def test_classes_that_cannot_be_judged_are_named(stored: Stored) -> None:
+    data = page_data(stored, ENGLISH)
+    for entry in data["classes"]:
+        entry["severity"] = 2 if entry["label"] == 3 else 3
+    text = html.unescape(render_page(stored, data, ENGLISH))
+    _, found, rest = text.partition("1 of 5 classes cannot be judged:")
+    said, _, _ = rest.partition("</p>")
+    assert found and 'href="#class-3"' in said and said.count("<a ") == 1
+
+
+def test_one_of_a_kind_is_said_in_the_singular(stored: Stored) -> None:
+    totals = stored.facts["totals"] | {"statuses": {"ok": 299, "unreadable": 1}, "label_issues": 1}
+    one = replace(stored, facts={**stored.facts, "totals": totals})
+    data = page_data(one, ENGLISH)
+    data["meta"]["flagged"] = 1
+    for entry in data["classes"]:
+        entry["severity"] = 0 if entry["label"] == 3 else 3
+    text = render_page(one, data, ENGLISH)
+    assert "1 of 5 classes relies on background" in text
+    assert "in front of its backgrounds, and the model often answers with this class" in text
+    assert "1 image lacks some or all scores" in text
+    assert "1 of 300 images is flagged: something about it" in text
+    assert "1 label may be wrong" in text

@@ -16,6 +16,8 @@ def entry(
         "reliance": reliance,
         "reliance_low": None if reliance is None else reliance - 0.1,
         "reliance_high": None if reliance is None else reliance + 0.1,
+        "family": "estimated",
+        "transplant_highest": 0.2,
         "edits": [],
     }
     return found | more
@@ -46,6 +48,19 @@ def test_the_chart_shows_the_gravest_classes_by_how_far_their_backgrounds_move_a
     assert labels[-1] == 100
     assert len(labels) == ROWS
     assert chart["more"] == 2
+
+
+def test_the_chart_says_what_classes_without_a_cue_show() -> None:
+    estimated = reliance_chart([entry(0, reliance=0.13), entry(1, severity=3, reliance=0.1)])
+    assert estimated is not None
+    # The axis goes from 0% to 25%.
+    assert estimated["clean"] == {"value": 0.2, "at": 80}
+    exact = reliance_chart([entry(0, reliance=0.13, family="dataset")])
+    assert exact is not None
+    assert exact["clean"] == {"value": 0.05, "at": 20}
+    mixed = reliance_chart([entry(0), entry(1, family="dataset")])
+    assert mixed is not None
+    assert mixed["clean"] is None
 
 
 def test_places_in_the_chart_are_shares_of_its_axis() -> None:
@@ -119,3 +134,10 @@ def test_label_and_sample_need_a_picture() -> None:
     assert first_screen(page(labels=labels[:3]))["label"] is labels[2]
     assert first_screen(page())["label"] is None
     assert first_screen(page())["sample"] is None
+
+
+def test_feature_space_names_five_classes_at_most_and_none_without_a_rate() -> None:
+    none = [entry(0, transplant_highest=0.0), entry(1, transplant_highest=None)]
+    found = first_screen(page(classes=[*none, *(entry(label) for label in range(2, 9))]))
+    assert [shown["label"] for shown in found["screened"]] == [2, 3, 4, 5, 6]
+    assert first_screen(page(classes=none))["screened"] == []

@@ -71,9 +71,15 @@ def test_rows_do_not_depend_on_batches_or_shards(
 ) -> None:
     expected = baseline
     if "limit" in settings:
-        wanted = {"masks": "estimated", "edits": "none", "limit": settings["limit"]}
+        wanted = {"masks": "estimated", "edits": "none", "grids": False, "limit": settings["limit"]}
         expected = run_audit(dataset="demo", out=out, **wanted)
-    same = {"dataset": "demo", "limit": LIMIT, "masks": "estimated", "edits": "none"}
+    same = {
+        "dataset": "demo",
+        "limit": LIMIT,
+        "masks": "estimated",
+        "edits": "none",
+        "grids": False,
+    }
     run = run_audit(**(same | settings), out=out)
     assert run.path != expected.path
     assert_same_rows(expected.samples, run.samples)
@@ -87,6 +93,7 @@ def test_rows_of_cifar10_do_not_depend_on_batches(model: str, out: Path) -> None
         "model": model,
         "limit": 300,
         "edits": "none",
+        "grids": False,
         "out": out,
     }
     runs = [run_audit(**settings, batch_size=size) for size in (7, 256)]
@@ -108,7 +115,7 @@ def test_a_finished_run_is_not_computed_again(baseline: AuditRun, out: Path) -> 
 
 
 def test_a_damaged_part_is_found_and_mended(out: Path) -> None:
-    settings = {"dataset": "demo", "limit": 120, "shard_size": 40, "out": out}
+    settings = {"dataset": "demo", "limit": 120, "shard_size": 40, "grids": False, "out": out}
     run = run_audit(**settings)
     expected = digests(run, "*.parquet")
     part = run.path / "samples" / "part-000001.parquet"
@@ -146,6 +153,7 @@ def test_worker_processes_change_nothing(tmp_path: Path) -> None:
         "mean": (0.5, 0.5, 0.5),
         "std": (0.2, 0.2, 0.2),
         "shard_size": 15,
+        "grids": False,
     }
     runs = [run_audit(**settings, workers=w, out=tmp_path / str(w)) for w in (0, 2)]
     assert digests(runs[0], "*.parquet") == digests(runs[1], "*.parquet")
@@ -153,7 +161,9 @@ def test_worker_processes_change_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("method", "target"), [("gradcam", "predicted"), ("channels", "label")])
 def test_every_method_and_target_makes_a_run(method: str, target: str, out: Path) -> None:
-    run = run_audit(dataset="demo", limit=40, method=method, target=target, edits="none", out=out)
+    run = run_audit(
+        dataset="demo", limit=40, method=method, target=target, edits="none", grids=False, out=out
+    )
     assert run.samples["background_share"].notna().any()
     if target == "label":
         assert (run.samples["target"] == run.samples["label"]).all()
@@ -161,7 +171,14 @@ def test_every_method_and_target_makes_a_run(method: str, target: str, out: Path
 
 def test_cam_on_a_pooled_linear_head(tmp_path: Path, out: Path) -> None:
     torch.save(random_model("resnet20").state_dict(), tmp_path / "model.pth")
-    settings = {"dataset": "demo", "model": "resnet20", "limit": 40, "edits": "none", "out": out}
+    settings = {
+        "dataset": "demo",
+        "model": "resnet20",
+        "limit": 40,
+        "edits": "none",
+        "grids": False,
+        "out": out,
+    }
     settings |= {"checkpoint": tmp_path / "model.pth", "mean": (0.5,) * 3, "std": (0.2,) * 3}
     by_cam, by_hirescam = (run_audit(**settings, method=m) for m in ("cam", "hirescam"))
     np.testing.assert_allclose(

@@ -25,6 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> AuditRun:
         faithfulness=True,
         sanity=True,
         edits="none",
+        grids=False,
         out=tmp_path_factory.mktemp("reports"),
     )
 
@@ -33,13 +34,13 @@ def test_a_second_method_fills_the_columns_that_it_would_fill_alone(
     run: AuditRun, tmp_path: Path
 ) -> None:
     alone = run_audit(
-        dataset="demo", limit=40, method="gradcam++", edits="none", out=tmp_path
+        dataset="demo", limit=40, method="gradcam++", edits="none", grids=False, out=tmp_path
     ).samples
     for name in ("object_share", "kappa", "pointing_hit", "iou_50", "effective_cells"):
         np.testing.assert_allclose(run.samples[f"gradcampp_{name}"], alone[name], atol=1e-5)
     ours = np.stack(list(run.samples["gradcampp_map"])).astype(float)
     np.testing.assert_allclose(ours, np.stack(list(alone["map"])).astype(float), atol=1e-3)
-    main = run_audit(dataset="demo", limit=40, edits="none", out=tmp_path).samples
+    main = run_audit(dataset="demo", limit=40, edits="none", grids=False, out=tmp_path).samples
     pd.testing.assert_frame_equal(run.samples[list(main.columns)], main, rtol=1e-4, atol=1e-5)
 
 
@@ -69,7 +70,7 @@ def test_sanity_is_added_to_a_run_that_is_complete(run: AuditRun, tmp_path: Path
     sanity = pd.read_parquet(run.path / "sanity.parquet")
     assert set(sanity["method"]) == set(METHODS)
     assert sanity.groupby("method")["share"].last().eq(1).all()
-    settings = {"dataset": "demo", "limit": 30, "edits": "none", "out": tmp_path}
+    settings = {"dataset": "demo", "limit": 30, "edits": "none", "grids": False, "out": tmp_path}
     plain = run_audit(**settings)
     assert not (plain.path / "sanity.parquet").exists()
     part = plain.path / "samples" / "part-000000.parquet"
@@ -98,6 +99,7 @@ def test_batches_change_no_method(run: AuditRun, tmp_path: Path) -> None:
         faithfulness=True,
         batch_size=7,
         edits="none",
+        grids=False,
         out=tmp_path,
     )
     for name in run.samples.columns:
@@ -115,6 +117,7 @@ def test_layers_are_fused_and_smoothed_through_a_run(tmp_path: Path) -> None:
         target_layer="features.1.2,features.2.2",
         smooth="flip",
         edits="none",
+        grids=False,
         out=tmp_path,
     )
     assert run.manifest["grid"] == [16, 16]

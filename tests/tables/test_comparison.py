@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
 import scipy.stats
 
 from audit.tables.changes import CHANGE_COLUMNS, list_changes
@@ -28,6 +29,8 @@ from audit.tables.paired_groups import (
     bootstrap,
     equivalence,
     pooled,
+    score_equivalence,
+    score_interval,
     sign_test,
     t_interval,
     t_test,
@@ -395,6 +398,26 @@ def test_masks_that_show_most_count_and_are_paid_for() -> None:
     assert row_of(table, "transplant_rate", 0)["family"] == "estimated"
 
 
+def test_nothing_is_better_where_other_masks_surely_show_the_opposite() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(2), 100)
+    one, other = rows(rng, labels), rows(rng, labels)
+    one["ellipse_transplant_rate"] = rng.choice([0.75, 1.0], len(labels))
+    other["ellipse_transplant_rate"] = rng.choice([0.25, 0.5], len(labels))
+    for frame, rates in ((one, [0, 0.25]), (other, [0.25, 0.5])):
+        frame["transplant_rate"] = rng.choice(rates, len(labels))
+    both = {"families": ["estimated", "ellipse"]}
+    row = row_of(compared(sides(one, other, **both)), "transplant_highest", 0)
+    assert (row["family"], row["verdict"]) == ("ellipse", UNDECIDED)
+    assert row["high"] < 0
+    assert row_of(compared(sides(other, one, **both)), "transplant_highest", 0)["verdict"] == (
+        UNDECIDED
+    )
+    other["transplant_rate"] = one["transplant_rate"]
+    row = row_of(compared(sides(one, other, **both)), "transplant_highest", 0)
+    assert row["verdict"] == BETTER
+
+
 def test_a_thousand_classes_at_once() -> None:
     rng = np.random.default_rng(0)
     labels = np.tile(np.arange(1000), 100)
@@ -455,6 +478,65 @@ def test_mean_over_classes_of_equal_size_and_spread() -> None:
     assert np.isnan(none.mean[0])
 
 
+def slow_score(lost: int, gained: int, size: int, change: float) -> float:
+    """The score statistic, with what is not known found by maximising the likelihood."""
+    same = size - lost - gained
+
+    def unlikely(losses: float) -> float:
+        shares = (losses, losses + change, 1 - 2 * losses - change)
+        counts = (lost, gained, same)
+        return -sum(n * np.log(max(p, 1e-300)) for n, p in zip(counts, shares, strict=True) if n)
+
+    bounds = (max(0.0, -change), (1 - change) / 2)
+    found = scipy.optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded",
+                                           options={"xatol": 1e-12})  # fmt: skip
+    losses = min([*bounds, found.x], key=unlikely)
+    return (gained - lost - size * change) / np.sqrt(size * (2 * losses + change - change**2))
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 40), (0, 3, 80), (5, 1, 90), (40, 60, 1000)])
+def test_score_intervals_end_where_the_score_test_turns(counts: tuple[int, int, int]) -> None:
+    lost, gained, size = (np.array([number]) for number in counts)
+    low, high = score_interval(lost, gained, size)[0]
+    assert slow_score(*counts, low) == pytest.approx(1.959964, abs=1e-4)
+    assert slow_score(*counts, high) == pytest.approx(-1.959964, abs=1e-4)
+    sides = (slow_score(*counts, -0.02), -slow_score(*counts, 0.02))
+    p = score_equivalence(lost, gained, size, 0.02)[0]
+    assert p == pytest.approx(scipy.stats.norm.sf(min(sides)), abs=1e-4)
+    back = score_interval(gained, lost, size)[0]
+    np.testing.assert_allclose(back, (-high, -low), atol=1e-9)
+    assert np.isnan(score_interval(lost, gained, 0 * size)).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "lost", "gained"), [(80, 0.02, 0.02), (80, 0.0, 0.03), (265, 0.0, 0.01)]
+)
+def test_rare_changes_are_covered_and_never_taken_for_none(
+    size: int, lost: float, gained: float
+) -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(size, [lost, gained, 1 - lost - gained], 4000)
+    sizes = np.full(len(drawn), size)
+    ends = score_interval(drawn[:, 0], drawn[:, 1], sizes)
+    change = gained - lost
+    assert ((ends[:, 0] <= change) & (change <= ends[:, 1])).mean() > 0.94
+    if change == 0.01:
+        same = score_equivalence(drawn[:, 0], drawn[:, 1], sizes, 0.01) <= 0.05
+        assert same.mean() < 0.06
+
+
+def test_few_pictures_without_a_change_do_not_prove_equal_accuracy() -> None:
+    labels = np.zeros(200, np.int64)
+    one = rows(np.random.default_rng(0), labels, 1.0)
+    row = row_of(compared(sides(one, one.assign(confidence=0.5))), "accuracy", 0)
+    # Of 1 in 100 that change, 200 pictures show none in one of seven draws.
+    assert (row["change"], row["verdict"]) == (0, UNDECIDED)
+    assert row["high"] == -row["low"] == pytest.approx(0.0188, abs=1e-4)
+    many = rows(np.random.default_rng(0), np.zeros(400, np.int64), 1.0)
+    row = row_of(compared(sides(many, many.assign(confidence=0.5))), "accuracy", 0)
+    assert row["verdict"] == SAME
+
+
 def test_many_clusters_are_drawn_in_groups() -> None:
     rng = np.random.default_rng(0)
     values = rng.exponential(size=(4000, 1))
@@ -465,16 +547,17 @@ def test_many_clusters_are_drawn_in_groups() -> None:
 
 
 def test_changes_by_hand() -> None:
-    labels = np.zeros(7, np.int64)
+    labels = np.zeros(8, np.int64)
     one = rows(np.random.default_rng(0), labels, 1.0)
     other = one.copy()
     flags = ("right_for_wrong_reason", "wrong_because_of_background", "context_driven")
     for frame in (one, other):
-        frame["reason"] = pd.Categorical(["object"] * 7, ["object", "background", "both"])
+        frame["reason"] = pd.Categorical(["object"] * 8, ["object", "background", "both"])
         for name in flags:
-            frame[name] = pd.array([False] * 7, "boolean")
+            frame[name] = pd.array([False] * 8, "boolean")
         frame["background_share"] = 0.2
-    # 0 lost, 1 gained, 2 other reason, 3 background came in, 4 a flag, 5 undefined, 6 nothing.
+    # 0 lost, 1 gained, 2 other reason, 3 background came in, 4 a flag, 5 undefined, 6 nothing,
+    # 7 no answer.
     other.loc[0, "predicted"] = 1
     one.loc[1, "predicted"] = 1
     other.loc[2, "reason"] = "both"
@@ -483,6 +566,7 @@ def test_changes_by_hand() -> None:
     other.loc[3, "right_for_wrong_reason"] = True
     other.loc[4, "context_driven"] = True
     other.loc[5, ["reason", "context_driven"]] = None
+    other.loc[7, ["predicted", "reason", "context_driven"]] = None
     table = list_changes(one, other)
     assert table.schema.names == [column.name for column in CHANGE_COLUMNS]
     frame = table.to_pandas()

@@ -15,7 +15,7 @@ from audit.tables.frames import join_samples
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_audit(dataset="demo", limit=20, out=tmp_path_factory.mktemp("run")).path
+    return run_audit(dataset="demo", limit=20, grids=False, out=tmp_path_factory.mktemp("run")).path
 
 
 def copied(run: Path, folder: Path, seconds: int) -> Path:

@@ -91,7 +91,7 @@
           taken ? el("span", { class: "line" }, word("follows_background")) : null,
           known(picture.p_label) ? el("span", { class: "line faint" }, audit.filled("p_class", { share: percent(picture.p_label), name: own(c.name) })) : null));
     };
-    const title = el("p", { class: "small faint" }, known(edit.s) ? el("a", { href: audit.samples.hash(edit.s) }, own(short(edit.id, 50))) : own(short(edit.id, 50)), edit.family ? `, ${word("masks_of", { family: audit.plots.family(edit.family) })}` : null);
+    const title = el("p", { class: "small faint" }, known(edit.s) ? el("a", { href: audit.samples.hash(edit.s) }, own(short(edit.id, 50))) : own(short(edit.id, 50)), edit.family ? `, ${word("masks_of", { family: audit.plots.family(edit.family) })}` : null, "; ", edit.background_decides ? word("edit_decides", { share: percent(c.decided_share) }) : word("edit_other"));
     return el("div", { class: "edit-row" }, title, el("div", { class: "edits" }, (edit.pictures || []).filter((picture) => picture.image).map(figure)));
   }
 
