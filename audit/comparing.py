@@ -148,8 +148,7 @@ def follow_runs(
         raise UsageError(
             f"there is no line of runs in {folder}",
             expected="at least two complete runs over the same images and masks",
-            found=f"{len(line.runs)} and {len(line.left_out)} that cannot be compared with it"
-            + (f": {left}" if left else ""),
+            found=_count_runs(len(line.runs), len(line.left_out)) + (f": {left}" if left else ""),
             remedy="audit each model of the line with the same settings into one folder",
         )
     tables = trend_tables(line, seed)
@@ -167,6 +166,11 @@ def follow_runs(
     }
     manifest = _write(target, tables, trend_page(line, frames["trend"], lang=lang), facts)
     return Trend(path=target, manifest=manifest, trend=frames["trend"], line=line)
+
+
+def _count_runs(complete: int, left_out: int) -> str:
+    found = "no complete run" if not complete else "one complete run"
+    return found + (f", and {left_out} that cannot be compared with it" if left_out else "")
 
 
 def _find_runs(folder: Path) -> list[AuditRun]:

@@ -98,7 +98,7 @@ def metric_names(language: Language) -> dict[str, tuple[str, str]]:
             language.text("Share of images that are answered with their label."),
         ),
         "reliance": (
-            language.text("Reliance on background"),
+            language.text("Background moves answers"),
             language.text(
                 "How many more answers become this class when its background is put under other "
                 "objects, in pixels."
@@ -106,7 +106,9 @@ def metric_names(language: Language) -> dict[str, tuple[str, str]]:
         ),
         "decided_share": (
             language.text("Background decides alone"),
-            language.text("Share of images whose background gives the answer whatever is on it."),
+            language.text(
+                "Share of edited images whose background wins against at least five of six objects."
+            ),
         ),
         "bg_gap": (
             language.text("Accuracy lost on other backgrounds"),
@@ -115,16 +117,22 @@ def metric_names(language: Language) -> dict[str, tuple[str, str]]:
             ),
         ),
         "transplant_rate": (
-            language.text("Answers that follow the background, in features"),
-            language.text("Like reliance, for every image, inside the network: a screening."),
+            language.text("Transplant rate (features)"),
+            language.text(
+                "How often answers follow the background when it is exchanged inside the network, "
+                "for every image: a screening."
+            ),
         ),
         "transplant_highest": (
-            language.text("The same under the masks that show most"),
+            language.text("Transplant rate under the masks that show most"),
             language.text("Of several kinds of masks the one that shows most in either run."),
         ),
         "right_for_wrong_reason": (
             language.text("Right for the wrong reason"),
-            language.text("Share of images that are answered rightly from the background alone."),
+            language.text(
+                "Right answers to which, in the model's features, only the background points: a "
+                "hint, not tested in pixels."
+            ),
         ),
         "background_share": (
             language.text("Heatmap on background"),

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
+from numpy.typing import NDArray
 
 from audit.report.assets import D3, PLOT, embedded_json, frame
 from audit.report.comparing_words import (
@@ -29,6 +30,7 @@ from audit.report.phrases import family_name, reason_name, verdict_name
 from audit.report.plain import column, data_uri, encoded_map, plain
 from audit.report.tiles import colour_table
 from audit.report.words import words
+from audit.tables.changes import FLAGS, GAINED, LOST, OTHER, REASON
 from audit.tables.comparison import COMPARISONS, SPLIT, UNDECIDED, UNPAIRED
 from audit.tables.reading import AuditRun
 from audit.tables.verdicts import VERDICTS
@@ -36,6 +38,8 @@ from audit.tables.verdicts import VERDICTS
 # Changed images that the page shows, and bytes that their pictures may take; the table has all.
 MOST_PICTURES = 120
 _PICTURE_BYTES = 6_000_000
+# Whose turn comes first.
+_PICTURED = (LOST, GAINED, REASON, OTHER, FLAGS)
 _NUMBERS = ("n", "a", "b", "change", "low", "high", "q", "detectable")
 _REASONS = ("object", "background", "both", "neither")
 _SCRIPTS = ("core.js", "table.js", "heat.js", "compare.js", D3, PLOT)
@@ -247,7 +251,7 @@ def _pictures(
     chosen = changes[changes["sample_id"].isin(stored.index)]
     maps = [run.samples.set_index("sample_id")["map"] for run in (a, b)]
     grid, size, taken = _common_grid(a, b), tuple(a.manifest["image_size"]), 0
-    for row in chosen.head(MOST_PICTURES).to_dict("records"):
+    for row in chosen.iloc[_in_turns(chosen["kind"])][:MOST_PICTURES].to_dict("records"):
         picture = stored.loc[row["sample_id"]]
         address = data_uri(picture["image"])
         taken += 2 * len(address)
@@ -263,6 +267,18 @@ def _pictures(
             found["outline"].append(borders[0])
             found["unknown"].append(borders[1])
     return shown, found
+
+
+def _in_turns(kinds: pd.Series) -> NDArray[np.int64]:
+    """Places of the changes, one of each kind after the other, answers lost and gained first.
+
+    Example:
+        >>> _in_turns(pd.Series([REASON, REASON, LOST, GAINED])).tolist()
+        [2, 3, 0, 1]
+    """
+    turn = kinds.groupby(kinds, sort=False).cumcount().to_numpy(np.int64)
+    place = kinds.map({kind: place for place, kind in enumerate(_PICTURED)}).to_numpy(np.int64)
+    return np.lexsort((place, turn))
 
 
 def _thumbs(run: AuditRun, wanted: pd.Series) -> pd.DataFrame:
