@@ -147,6 +147,9 @@ def _sample(language: Language) -> dict[str, str]:
         ),
         "sample_id": language.text("Image's name in the tables"),
         "sample_index": language.text("Its place in the split"),
+        "not_here": language.text(
+            "The page shows {shown} of {n} images; if this one is among the others, Python has it:"
+        ),
         "get_row": language.text("Get this row in Python"),
         "get_row_note": language.text("After run = audit.load_run(…) of this run's folder."),
         "copy": language.text("Copy"),

@@ -234,6 +234,14 @@ def test_a_sample_opens_with_its_numbers(opened: Open, run: AuditRun) -> None:
         assert found["sample_id"].tolist() == [row.name]
 
 
+def test_an_image_that_the_page_does_not_hold(opened: Open) -> None:
+    with opened(hash_="#sample-no%20such%22one") as visited:
+        box = dialog(visited.page, "sample")
+        assert box.locator("pre code").inner_text() == 'run.show("no such\\"one")'
+        box.get_by_role("button", name=WORDS["close"]).click()
+        expect(visited.page.locator("dialog[open]")).to_have_count(0)
+
+
 def test_neighbours_are_a_key_away(opened: Open) -> None:
     with opened() as visited:
         page = visited.page

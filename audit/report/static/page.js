@@ -20,7 +20,7 @@
     if (hash.startsWith("#sample-")) {
       const s = samples.find(decoded(hash.slice("#sample-".length)));
       if (s !== null) samples.show(s);
-      else samples.hide();
+      else samples.missing(decoded(hash.slice("#sample-".length)));
       return;
     }
     samples.hide();

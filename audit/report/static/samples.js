@@ -124,7 +124,7 @@
   }
 
   let box = null;
-  function show(s) {
+  function opened() {
     if (!box) {
       box = audit.dialog("sample", audit.leave);
       const step = (by) => el("button", { type: "button", "aria-label": word(by < 0 ? "previous" : "next"), on: { click: () => go(by) } }, by < 0 ? "←" : "→");
@@ -138,6 +138,21 @@
         event.preventDefault();
       });
     }
+    return box;
+  }
+  /** An address of an image that the page does not hold. */
+  function missing(id) {
+    const line = `run.show(${JSON.stringify(id)})`;
+    around = [];
+    opened().bar.hidden = true;
+    box.show(own(short(id, 80)), [
+      el("p", {}, word("not_here", { shown: audit.count(all.id.length), n: audit.count(data.meta.samples) })),
+      el("pre", { tabindex: "0" }, el("code", {}, line)),
+      copy(line),
+    ]);
+  }
+  function show(s) {
+    opened();
     if (!around.includes(s)) around = [s];
     box.current = s;
     box.bar.hidden = around.length < 2;
@@ -151,7 +166,7 @@
   }
 
   audit.samples = {
-    all, name, plain, hash, find, flagsOf, wrong, tile, tiles, remember, show, lists,
+    all, name, plain, hash, find, flagsOf, wrong, tile, tiles, remember, show, missing, lists,
     hide: () => box && box.hide(),
     get isOpen() {
       return Boolean(box && box.isOpen);
