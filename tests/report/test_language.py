@@ -370,8 +370,8 @@ def chinese_page(tmp_path_factory: pytest.TempPathFactory) -> VisibleText:
 # Keys of the data whose texts are names, numbers' names or pictures, not words for people.
 CODES = {
     "id", "image", "map", "outline", "unknown", "verdict", "verdict_reason", "name", "class_names",
-    "model", "dataset", "split", "run_id", "finished", "method", "colours", "lang", "masks", "target",
-    "family", "key", "jet", "viridis", "cividis", "inferno", "reason", "status", "edit",
+    "model", "dataset", "split", "run_id", "finished", "method", "colours", "lang", "masks",
+    "target", "family", "key", "jet", "viridis", "cividis", "inferno", "reason", "status", "edit",
     "evidence", "kind", "stratum", "value", "undefined", "examples", "channels", "background",
     "background_channels", "families", "regions",
 }  # fmt: skip
