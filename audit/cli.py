@@ -499,7 +499,7 @@ def compare(a: Path, b: Path, out: Path | None, lang: str, seed: int) -> None:
     A and B are folders of runs, or folders that hold some: then the newest.
     """
     from audit.comparing import compare_runs
-    from audit.report.comparing_summary import summarise_comparison
+    from audit.report.comparing.summary import summarise_comparison
 
     found = compare_runs(a, b, out=out, lang=lang, seed=seed)
     click.echo(summarise_comparison(found.path, found.manifest, found.compare, found.changes))
@@ -515,7 +515,7 @@ def compare(a: Path, b: Path, out: Path | None, lang: str, seed: int) -> None:
 def trend(folder: Path, order: str, out: Path | None, lang: str, seed: int) -> None:
     """Follow a line of models: all runs in DIR, each compared with the one before."""
     from audit.comparing import follow_runs
-    from audit.report.comparing_summary import summarise_trend
+    from audit.report.comparing.summary import summarise_trend
 
     found = follow_runs(folder, order=order, out=out, lang=lang, seed=seed)
     click.echo(summarise_trend(found.path, found.manifest, found.trend))

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from audit.errors import UsageError
 from audit.files import make_folder, write_atomically
-from audit.report.comparison import comparison_page
+from audit.report.comparing.page import comparison_page
+from audit.report.comparing.trend import trend_page
 from audit.report.language import load_language
-from audit.report.trend import trend_page
 from audit.run.manifest import (
     COMPARED,
     NAME,

@@ -20,8 +20,8 @@ from audit.inputs import Opened
 from audit.masks.alignment import check_alignment, reduced_to_check
 from audit.report.editpictures import build_pictures, choose_pictured
 from audit.report.gallery import Flags, choose_flagged, flag_samples
-from audit.report.masktrust import MISFITS
-from audit.report.prototypes import choose_backgrounds
+from audit.report.page.masktrust import MISFITS
+from audit.report.pictures.prototypes import choose_backgrounds
 from audit.report.selection import choose_samples
 from audit.report.stored import Stored
 from audit.report.thumbs import UNKNOWN, build_thumbs, encode_mask, encode_picture

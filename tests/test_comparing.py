@@ -21,8 +21,8 @@ from audit.certify.training import Schedule, fit
 from audit.comparing import follow_runs
 from audit.errors import UsageError
 from audit.models import build
-from audit.report.comparing_words import Sentence, change_in, metric_names, value_in
-from audit.report.comparison import comparison_page
+from audit.report.comparing.page import comparison_page
+from audit.report.comparing.words import Sentence, change_in, metric_names, value_in
 from audit.report.language import load_language
 from audit.tables import AuditRun
 from audit.tables.changes import CHANGE_COLUMNS

@@ -25,8 +25,8 @@ from audit.errors import AuditError, UsageError
 from audit.explain import describe_layers, find_images, read_names
 from audit.models import Request, cut
 from audit.models.sources import open_network
-from audit.report import panels
-from audit.report.panels import Panel, draw_panels
+from audit.report.pictures import panels
+from audit.report.pictures.panels import Panel, draw_panels
 from tests.conftest import real_data
 
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")

@@ -17,7 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from audit.data import Geometry
 from audit.data.decode import UnreadableImage, decode_rgb
 from audit.errors import DataError, UsageError, visible
-from audit.report.panels import MADE_BY, Box
+from audit.report.pictures.panels import MADE_BY, Box
 
 # Pixels of a batch as the network sees it, and of the decoded pictures that are kept meanwhile.
 _BATCH_PIXELS = 16 * 224 * 224

@@ -21,7 +21,7 @@ from audit.explain.opening import open_for_pictures, settings_of
 from audit.explaining import CLASS_AGNOSTIC, Explainer, Explanation, explainer_of
 from audit.files import make_folder, write_atomically
 from audit.models import cut, describe, evaluation, plain_kernels
-from audit.report.panels import Panel, draw_panels
+from audit.report.pictures.panels import Panel, draw_panels
 
 OK, UNREADABLE, NONFINITE = "ok", "unreadable", "nonfinite"
 

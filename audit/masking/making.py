@@ -22,7 +22,7 @@ from audit.masks.background_removal import RembgEstimator, fell_back
 from audit.masks.estimate import PLANES, enlarge, soft_masks
 from audit.masks.families import ellipses
 from audit.models import plain_kernels
-from audit.report.masksheet import MaskCard, MaskSection, draw_masks
+from audit.report.pictures.masksheet import MaskCard, MaskSection, draw_masks
 from audit.run.progress import Progress
 
 _AT_ONCE = 2000  # samples read from the cache at a time

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from audit.report.show import Seen
+from audit.report.pictures.show import Seen
 from audit.tables.reading import enlarge_map
 
 # Values of a mask.

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from audit.report.guessing import guess_that_does_as_well
-from audit.report.masktrust import MISFITS
+from audit.report.page.guessing import guess_that_does_as_well
+from audit.report.page.masktrust import MISFITS
 from audit.report.wording import percent, points
 from audit.tables.reading import AuditRun
 from audit.tables.totals import rank_classes

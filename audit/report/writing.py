@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from audit.report.figures import draw_figures
-from audit.report.grids import Grids, write_sheets
 from audit.report.language import load_language
-from audit.report.page import write_page
-from audit.report.prototypes import background_sheets
+from audit.report.page.render import write_page
+from audit.report.pictures.figures import draw_figures
+from audit.report.pictures.grids import Grids, write_sheets
+from audit.report.pictures.prototypes import background_sheets
+from audit.report.pictures.style import Style, choose_style
 from audit.report.stored import Stored
-from audit.report.style import Style, choose_style
 
 
 def write_report(folder: Path, stored: Stored) -> list[str]:

@@ -25,8 +25,8 @@ from audit.masks.families import SOURCES
 from audit.report.editpictures import build_pictures, choose_pictured
 from audit.report.gallery import choose_flagged
 from audit.report.language import load_language
-from audit.report.page import write_page
-from audit.report.prototypes import choose_backgrounds
+from audit.report.page.render import write_page
+from audit.report.pictures.prototypes import choose_backgrounds
 from audit.report.selection import choose_samples
 from audit.report.stored import Stored
 from audit.report.thumbs import THUMB_COLUMNS, build_thumbs, encode_mask, encode_picture

@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from audit import run_audit
 from audit.report.language import load_language
-from audit.report.words import words
+from audit.report.page.words import words
 from audit.tables import AuditRun
 from audit.tables.reading import enlarge_map
 from tests.conftest import real_data

@@ -17,8 +17,8 @@ from audit.comparing import compare_runs
 from audit.models import build
 from audit.redraw import open_stored
 from audit.report.language import load_language
-from audit.report.page import write_page
-from audit.report.words import words
+from audit.report.page.render import write_page
+from audit.report.page.words import words
 from audit.tables import AuditRun
 from tests.data.making import png
 from tests.report.browser import NARROW, WIDE, Visit, fill, unreachable, violations, visit

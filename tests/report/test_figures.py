@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from audit.report.figures import CLASSES, MOST_CLASSES, SHARES, TRANSPLANTS, draw_figures
-from audit.report.style import Style
+from audit.report.pictures.figures import CLASSES, MOST_CLASSES, SHARES, TRANSPLANTS, draw_figures
+from audit.report.pictures.style import Style
 from audit.tables.verdicts import RELIES
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from audit.redraw import open_stored
 from audit.report.language import load_language
-from audit.report.page import render_page
-from audit.report.pagedata import label_views, page_data
-from audit.report.pagesamples import Shown
+from audit.report.page.data import label_views, page_data
+from audit.report.page.render import render_page
+from audit.report.page.samples import Shown
 from audit.report.stored import Stored
 from tests.report.generated import Plan, write_run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from audit.report.firstscreen import ROWS, first_screen, reliance_chart, strongest_proof
+from audit.report.page.firstscreen import ROWS, first_screen, reliance_chart, strongest_proof
 
 
 def entry(

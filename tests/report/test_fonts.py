@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import ImageFont
 
-from audit.report import fonts
-from audit.report.style import choose_style
+from audit.report.pictures import fonts
+from audit.report.pictures.style import choose_style
 
 
 @pytest.fixture

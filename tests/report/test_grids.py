@@ -14,14 +14,13 @@ from matplotlib.font_manager import fontManager
 from PIL import Image, ImageDraw
 
 from audit import run_audit
-from audit.report import fonts
-from audit.report.fonts import Face, can_draw_chinese, drawable, families, missing
-from audit.report.grids import SHOWN, Grids, class_sheet, headings, split_meanings
 from audit.report.language import load_language
-from audit.report.masksheet import MaskCard, MaskSection, draw_masks
-from audit.report.selection import CLASS_SECTIONS, SPLIT_SECTIONS
-from audit.report.style import Style, choose_style
-from audit.report.tiles import (
+from audit.report.pictures import fonts
+from audit.report.pictures.fonts import Face, can_draw_chinese, drawable, families, missing
+from audit.report.pictures.grids import SHOWN, Grids, class_sheet, headings, split_meanings
+from audit.report.pictures.masksheet import MaskCard, MaskSection, draw_masks
+from audit.report.pictures.style import Style, choose_style
+from audit.report.pictures.tiles import (
     WIDTH,
     Caption,
     Legend,
@@ -35,6 +34,7 @@ from audit.report.tiles import (
     sheet,
     wrap,
 )
+from audit.report.selection import CLASS_SECTIONS, SPLIT_SECTIONS
 from audit.viewing import Run
 
 HOSTILE = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from audit.report.guessing import guess_that_does_as_well
+from audit.report.page.guessing import guess_that_does_as_well
 
 
 @pytest.mark.parametrize(

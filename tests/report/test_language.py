@@ -25,7 +25,7 @@ from audit.masks.families import SOURCES
 from audit.redraw import open_stored
 from audit.report import phrases
 from audit.report.language import LANGUAGES, LOCALE, Language, load_language
-from audit.report.page import write_page
+from audit.report.page.render import write_page
 from audit.score.reason import REASONS
 from audit.step.statuses import STATUSES
 from audit.tables import labels, verdicts

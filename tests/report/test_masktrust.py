@@ -11,7 +11,7 @@ import pytest
 
 from audit.masks.families import SOURCES
 from audit.report.language import load_language
-from audit.report.masktrust import Within, trust_in_words, within_classes
+from audit.report.page.masktrust import Within, trust_in_words, within_classes
 
 ENGLISH, CHINESE = load_language("en"), load_language("zh")
 TOTALS = {

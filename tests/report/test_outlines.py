@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from audit.report.outlines import EXACT_SIDE, outline_path
+from audit.report.page.outlines import EXACT_SIDE, outline_path
 
 
 def filled(path: str | None, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -13,11 +13,10 @@ import pandas as pd
 import pytest
 
 from audit.redraw import open_stored
-from audit.report import pagedata
 from audit.report.gallery import FLAGS
 from audit.report.language import load_language
-from audit.report.page import render_page
-from audit.report.pageclasses import (
+from audit.report.page import data as pagedata
+from audit.report.page.classes import (
     background_rows,
     evidence_rows,
     section_numbers,
@@ -25,10 +24,11 @@ from audit.report.pageclasses import (
     strata_rows,
     transplant_rows,
 )
-from audit.report.pagedata import page_data
-from audit.report.pageedits import edited_views, picture_name
-from audit.report.pagesamples import Budget, Shown, borders_of, place_pictures, sample_columns
-from audit.report.plain import column, data_uri, encoded_map, map_size, plain, records
+from audit.report.page.data import page_data
+from audit.report.page.edits import edited_views, picture_name
+from audit.report.page.plain import column, data_uri, encoded_map, map_size, plain, records
+from audit.report.page.render import render_page
+from audit.report.page.samples import Budget, Shown, borders_of, place_pictures, sample_columns
 from audit.report.stored import Stored
 from audit.report.thumbs import UNKNOWN, encode_mask, encode_picture
 from tests.report.generated import Plan, write_run

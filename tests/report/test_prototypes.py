@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from audit import run_audit
-from audit.report.grids import SHOWN
-from audit.report.prototypes import (
+from audit.report.pictures.grids import SHOWN
+from audit.report.pictures.prototypes import (
     BACKGROUND,
     CHANNEL,
     CHANNELS,
@@ -23,8 +23,8 @@ from audit.report.prototypes import (
     choose_backgrounds,
     strongest_channels,
 )
+from audit.report.pictures.tiles import SIDE, WIDTH
 from audit.report.thumbs import picture, silhouette
-from audit.report.tiles import SIDE, WIDTH
 from audit.tables import AuditRun
 
 PLANTED = {3, 8}

@@ -11,9 +11,9 @@ from PIL import Image
 from audit import load_run, run_audit
 from audit.errors import UsageError
 from audit.report.columns import refresh
-from audit.report.grids import Grids, class_sheet
+from audit.report.pictures.grids import Grids, class_sheet
+from audit.report.pictures.tiles import WIDTH, jet, outline
 from audit.report.selection import TILES
-from audit.report.tiles import WIDTH, jet, outline
 from audit.tables import AuditRun
 from audit.tables.reading import enlarge_map
 

@@ -17,9 +17,9 @@ from PIL import Image
 from audit import load_run, run_audit
 from audit.errors import UsageError
 from audit.report.language import load_language
+from audit.report.pictures.show import Seen, Shown, describe_sample, draw_sample
+from audit.report.pictures.tiles import WIDTH
 from audit.report.records import OBJECT, UNKNOWN, record_of
-from audit.report.show import Seen, Shown, describe_sample, draw_sample
-from audit.report.tiles import WIDTH
 from audit.tables.reading import enlarge_map
 from audit.viewing import Run
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from audit.report.assets import PAGE_SCRIPTS, THEME, embedded_json, frame, static_text
 from audit.report.language import LANGUAGES, load_language
-from audit.report.words import words
+from audit.report.page.assets import PAGE_SCRIPTS, THEME, embedded_json, frame, static_text
+from audit.report.page.words import words
 
 STATIC = Path(str(resources.files("audit.report").joinpath("static")))
 OURS = sorted(file.name for file in STATIC.glob("*.js"))

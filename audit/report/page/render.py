@@ -10,14 +10,14 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from audit.files import write_atomically
-from audit.report.assets import PAGE_SCRIPTS, embedded_json, frame
-from audit.report.firstscreen import first_screen
-from audit.report.grids import headings, split_meanings
-from audit.report.guessing import guess_that_does_as_well
 from audit.report.language import Language
-from audit.report.masktrust import trust_in_words
-from audit.report.pagedata import page_data
+from audit.report.page.assets import PAGE_SCRIPTS, embedded_json, frame
+from audit.report.page.data import page_data
+from audit.report.page.firstscreen import first_screen
+from audit.report.page.guessing import guess_that_does_as_well
+from audit.report.page.masktrust import trust_in_words
 from audit.report.phrases import confounders_in, family_name, verdict_meaning, verdict_name
+from audit.report.pictures.grids import headings, split_meanings
 from audit.report.selection import SPLIT_SECTIONS
 from audit.report.stored import Stored
 from audit.report.wording import number, percent, points, width
@@ -48,7 +48,7 @@ def render_page(stored: Stored, data: Mapping[str, Any], language: Language) -> 
 
     Args:
         stored: The run.
-        data: From :func:`audit.report.pagedata.page_data`.
+        data: From :func:`audit.report.page.data.page_data`.
         language: Of the page.
     """
     environment = Environment(

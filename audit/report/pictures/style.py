@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from audit.config import Colours
-from audit.report.fonts import can_draw_chinese
 from audit.report.language import Language, load_language
+from audit.report.pictures.fonts import can_draw_chinese
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from audit.errors import visible
-from audit.report.comparing_words import (
+from audit.report.comparing.trend import by_step
+from audit.report.comparing.words import (
     change_in,
     comparison_name,
     headline,
@@ -19,7 +20,6 @@ from audit.report.comparing_words import (
     value_in,
 )
 from audit.report.language import load_language
-from audit.report.trend import by_step
 
 # What the terminal shows of a trend.
 _SHOWN = ("accuracy", "reliance", "transplant_highest", "kappa")

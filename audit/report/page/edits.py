@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from audit.report.language import Language
-from audit.report.pagesamples import Budget, Shown
+from audit.report.page.plain import data_uri, records
+from audit.report.page.samples import Budget, Shown
 from audit.report.phrases import edit_name
-from audit.report.plain import data_uri, records
 
 _CELLS = ("edit", "fill", "object", "background", "predicted", "p_label")
 

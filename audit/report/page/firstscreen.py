@@ -21,7 +21,7 @@ def first_screen(data: dict[str, Any]) -> dict[str, Any]:
     """Choose what the first screen shows.
 
     Args:
-        data: The page's data, as :mod:`audit.report.pagedata` makes it.
+        data: The page's data, as :mod:`audit.report.page.data` makes it.
 
     Returns:
         ``chart`` (:func:`reliance_chart`), ``screened`` (:func:`most_screened`), and up to three

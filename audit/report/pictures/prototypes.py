@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from audit.report.grids import SHOWN, id_caption, label_caption, model_caption, safe_name
 from audit.report.language import Language
 from audit.report.phrases import background_in
-from audit.report.style import Style
-from audit.report.thumbs import UNKNOWN, picture, silhouette
-from audit.report.tiles import (
+from audit.report.pictures.grids import SHOWN, id_caption, label_caption, model_caption, safe_name
+from audit.report.pictures.style import Style
+from audit.report.pictures.tiles import (
     BAD,
     Caption,
     Legend,
@@ -29,6 +28,7 @@ from audit.report.tiles import (
     sheet,
     veil,
 )
+from audit.report.thumbs import UNKNOWN, picture, silhouette
 from audit.report.wording import number, percent
 from audit.tables.channels import unpack
 from audit.tables.reading import enlarge_map

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from audit.report.fonts import Face
-from audit.report.tiles import FAINT, INK, Picture, jet, resized
+from audit.report.pictures.fonts import Face
+from audit.report.pictures.tiles import FAINT, INK, Picture, jet, resized
 
 # Top, left, bottom and right in a picture's pixels, in fractions of them too.
 Box = tuple[float, float, float, float]

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from audit.report.gallery import FLAGS, Flags, flag_names
 from audit.report.language import Language
-from audit.report.pageclasses import class_views, section_numbers
-from audit.report.pageedits import edited_views
-from audit.report.pagesamples import Budget, Shown, place_pictures, sample_columns
+from audit.report.page.classes import class_views, section_numbers
+from audit.report.page.edits import edited_views
+from audit.report.page.plain import column, map_size, records
+from audit.report.page.samples import Budget, Shown, place_pictures, sample_columns
+from audit.report.page.words import words
 from audit.report.phrases import label_kind, label_reason_in
-from audit.report.plain import column, map_size, records
+from audit.report.pictures.tiles import colour_table
 from audit.report.stored import Stored
 from audit.report.thumbs import CHOSEN, FLAGGED
-from audit.report.tiles import colour_table
-from audit.report.words import words
 from audit.tables.totals import rank_classes
 
 # Characters of a page's data in all, and of the pictures in it.

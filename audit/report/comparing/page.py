@@ -12,8 +12,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from numpy.typing import NDArray
 
-from audit.report.assets import D3, PLOT, embedded_json, frame
-from audit.report.comparing_words import (
+from audit.report.comparing.words import (
     NUMBERS,
     change_in,
     comparison_name,
@@ -25,11 +24,12 @@ from audit.report.comparing_words import (
     value_in,
 )
 from audit.report.language import Language, load_language
-from audit.report.pagesamples import borders_of
+from audit.report.page.assets import D3, PLOT, embedded_json, frame
+from audit.report.page.plain import column, data_uri, encoded_map, plain
+from audit.report.page.samples import borders_of
+from audit.report.page.words import words
 from audit.report.phrases import family_name, reason_name, verdict_name
-from audit.report.plain import column, data_uri, encoded_map, plain
-from audit.report.tiles import colour_table
-from audit.report.words import words
+from audit.report.pictures.tiles import colour_table
 from audit.tables.changes import FLAGS, GAINED, LOST, OTHER, REASON
 from audit.tables.comparison import COMPARISONS, SPLIT, UNDECIDED, UNPAIRED
 from audit.tables.reading import AuditRun

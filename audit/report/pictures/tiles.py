@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from audit.config import Colours
-from audit.report.fonts import Face, missing
 from audit.report.language import Language
+from audit.report.pictures.fonts import Face, missing
 
 Picture = NDArray[np.uint8]  # RGB, H×W×3
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.report.style import Style
-from audit.report.tiles import (
+from audit.report.pictures.style import Style
+from audit.report.pictures.tiles import (
     FAINT,
     Caption,
     Legend,

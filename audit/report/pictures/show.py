@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from audit.errors import UsageError
 from audit.files import write_atomically
 from audit.report.language import Language
-from audit.report.style import Style
-from audit.report.tiles import (
+from audit.report.pictures.style import Style
+from audit.report.pictures.tiles import (
     MARGIN,
     WIDTH,
     Legend,

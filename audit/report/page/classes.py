@@ -9,12 +9,12 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from audit.report.grids import channel_sheet, class_sheet
 from audit.report.language import Language
-from audit.report.pagesamples import Shown
+from audit.report.page.plain import column, records
+from audit.report.page.samples import Shown
 from audit.report.phrases import background_in, stratum_name, verdict_in, verdict_name
-from audit.report.plain import column, records
-from audit.report.prototypes import (
+from audit.report.pictures.grids import channel_sheet, class_sheet
+from audit.report.pictures.prototypes import (
     BACKGROUND,
     CHANNEL,
     IMAGES,

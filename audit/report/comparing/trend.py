@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from audit.report.assets import D3, PLOT, embedded_json, frame
-from audit.report.comparing_words import (
+from audit.report.comparing.page import environment_of, shown_metrics
+from audit.report.comparing.words import (
     NUMBERS,
     change_in,
     comparison_name,
@@ -15,10 +15,10 @@ from audit.report.comparing_words import (
     metric_names,
     value_in,
 )
-from audit.report.comparison import environment_of, shown_metrics
 from audit.report.language import Language, load_language
-from audit.report.plain import column
-from audit.report.words import words
+from audit.report.page.assets import D3, PLOT, embedded_json, frame
+from audit.report.page.plain import column
+from audit.report.page.words import words
 from audit.tables.comparison import BETTER, COMPARISONS, SPLIT, WORSE
 from audit.tables.trend import Line
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from audit.report.outlines import outline_path
-from audit.report.plain import column, data_uri, encoded_map
+from audit.report.page.outlines import outline_path
+from audit.report.page.plain import column, data_uri, encoded_map
 from audit.report.thumbs import FLAGGED, UNKNOWN, encode_picture, picture, silhouette
 
 # The side of pictures on a page that has no room for larger ones.

@@ -11,10 +11,8 @@ import pandas as pd
 
 from audit.files import make_folder, write_atomically
 from audit.report.language import Language
-from audit.report.selection import CLASS_SECTIONS, SPLIT_SECTIONS
-from audit.report.style import Style
-from audit.report.thumbs import UNKNOWN, picture, silhouette
-from audit.report.tiles import (
+from audit.report.pictures.style import Style
+from audit.report.pictures.tiles import (
     BAD,
     FAINT,
     GOOD,
@@ -30,6 +28,8 @@ from audit.report.tiles import (
     sheet,
     veil,
 )
+from audit.report.selection import CLASS_SECTIONS, SPLIT_SECTIONS
+from audit.report.thumbs import UNKNOWN, picture, silhouette
 from audit.report.wording import percent
 from audit.tables.reading import enlarge_map
 

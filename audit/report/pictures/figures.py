@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
-from audit.report.fonts import Face, drawable, families
 from audit.report.phrases import verdict_name
-from audit.report.style import Style
-from audit.report.tiles import FAINT, INK, missing_letters, wrap
+from audit.report.pictures.fonts import Face, drawable, families
+from audit.report.pictures.style import Style
+from audit.report.pictures.tiles import FAINT, INK, missing_letters, wrap
 from audit.report.wording import percent
 from audit.tables.totals import rank_classes
 from audit.tables.verdicts import CLEAR, MASK_LIMITED, RELIES, SUSPECT, TOO_FEW

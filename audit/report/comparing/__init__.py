@@ -1,0 +1,1 @@
+"""Pages and summaries of comparisons: two runs, or a line of them."""

@@ -1,0 +1,1 @@
+"""``index.html``: its data, its words, what the first screen says, and its rendering."""

@@ -1,0 +1,1 @@
+"""Contact sheets, figures and pictures of samples as PNG."""
