@@ -107,7 +107,7 @@ def redraw(
     Example:
         >>> from audit import run_audit
         >>> run = run_audit(dataset="demo", limit=20, edits="none", out=tmp)
-        >>> redraw(run.path, colours="viridis", samples=["test-000000"]).name
+        >>> redraw(run.path, colours="viridis", samples=run.samples["sample_id"][:1]).name
         'index.html'
     """
     folder, manifest = _open(Path(run))

@@ -28,12 +28,6 @@ def real_data(name: str) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def _doctest_names(doctest_namespace: dict[str, Any], tmp_path: Path) -> None:
-    doctest_namespace["torch"] = torch
-    doctest_namespace["tmp"] = tmp_path
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads() -> None:
     # Two processes of one thread, or one of two.

@@ -122,7 +122,7 @@ def test_chinese_is_written_as_chinese() -> None:
 
 def test_every_message_is_written_out_where_it_is_said() -> None:
     said = []
-    for file in [*PACKAGE.glob("report/*.py"), *PACKAGE.glob("tables/*.py")]:
+    for file in [*PACKAGE.glob("report/**/*.py"), *PACKAGE.glob("tables/*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
