@@ -22,6 +22,7 @@ from audit.models import PreprocessingFlags, Request, Wanted, build, open_classi
 from audit.models.checkpoint import HEADER, Checkpoint, fitted, load_into, read_checkpoint
 from audit.models.sources import WEIGHTS
 from tests.conftest import CIFAR10, random_model
+from tests.models.scripting import scripted
 
 IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -348,7 +349,7 @@ def test_every_wrong_file_has_one_clear_message(
     torch.save(nan, tmp_path / "nan.pth")
     hundred = state | {"linear.weight": torch.zeros(100, 64), "linear.bias": torch.zeros(100)}
     torch.save(hundred, tmp_path / "hundred.pth")
-    torch.jit.script(nn.Conv2d(3, 2, 1)).save(tmp_path / "program.pth")
+    scripted(nn.Conv2d(3, 2, 1)).save(tmp_path / "program.pth")
     for name, message in {
         "absent.pth": "does not exist",
         "folder.pth": "is a folder",

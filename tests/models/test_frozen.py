@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.models import evaluation, plain_kernels
+from tests.models.scripting import scripted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 
@@ -160,10 +161,10 @@ def programs() -> dict[str, nn.Module]:
     with torch.no_grad():
         exported = torch.export.export(tiny().eval(), (IMAGES,)).module()
         return {
-            "scripted": torch.jit.script(tiny().train()),
-            "double": torch.jit.script(tiny().double()),
+            "scripted": scripted(tiny().train()),
+            "double": scripted(tiny().double()),
             "traced": torch.jit.trace(tiny().eval(), IMAGES),
-            "frozen": torch.jit.freeze(torch.jit.script(tiny().eval())),
+            "frozen": torch.jit.freeze(scripted(tiny().eval())),
             "exported": exported,
         }
 

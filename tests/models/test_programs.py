@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from audit.errors import ModelError
 from audit.models import PreprocessingFlags, Request, Wanted, open_classifier
 from audit.models.programs import fixed_shape, open_program
+from tests.models.scripting import scripted
 from tests.models.test_frozen import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
@@ -145,7 +146,7 @@ def test_any_other_graph_in_memory() -> None:
 
 
 def script(network: nn.Module) -> nn.Module:
-    return torch.jit.script(network.eval())
+    return scripted(network.eval())
 
 
 def trace(network: nn.Module, count: int = 2) -> nn.Module:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from audit.cli import main
 from audit.models import PreprocessingFlags, Wanted, build, cut, open_classifier
 from tests.data.making import png
+from tests.models.scripting import scripted
 from tests.models.test_frozen import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
@@ -88,12 +89,12 @@ def other_count(folder: Path) -> list[str | Path]:
 
 
 def script_of_a_gpu(folder: Path) -> list[str | Path]:
-    torch.jit.script(Bound().eval()).save(folder / "bound.pt")
+    scripted(Bound().eval()).save(folder / "bound.pt")
     return ["--model", folder / "bound.pt"]
 
 
 def script_without_forward(folder: Path) -> list[str | Path]:
-    torch.jit.script(Methods()).save(folder / "methods.pt")
+    scripted(Methods()).save(folder / "methods.pt")
     return ["--model", folder / "methods.pt"]
 
 
