@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare_runs", "explain_images", "load_run", "run_audit"]
+__all__ = [
+    "__version__", "compare_runs", "explain_images", "load_run", "merge_run", "run_audit", "run_piece"
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from audit.comparing import compare_runs
     from audit.explain import explain_images
-    from audit.job import run_audit
+    from audit.job import merge_run, run_audit, run_piece
     from audit.viewing import load_run
 
 
@@ -26,6 +28,14 @@ def __getattr__(name: str) -> Any:
         from audit.job import run_audit
 
         return run_audit
+    if name == "run_piece":
+        from audit.job import run_piece
+
+        return run_piece
+    if name == "merge_run":
+        from audit.job import merge_run
+
+        return merge_run
     if name == "explain_images":
         from audit.explain import explain_images
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,13 +14,16 @@ import click
 
 import audit
 from audit.errors import AuditError, visible
+from audit.stopping import Stopped
 
 if TYPE_CHECKING:
+    from audit.config import AuditConfig
     from audit.gate import GateSettings
     from audit.tables import AuditRun
 
 _FILE = click.Path(path_type=Path)
 _INTERRUPTED = 130
+_TERMINATED = 128 + signal.SIGTERM
 _GATE_FAILED = 3
 # The file that GitHub Actions shows as a step's summary.
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -92,7 +96,19 @@ class _WordOrInt(click.ParamType):  # type: ignore[type-arg]  # generic in new r
             self.fail(f"'{value}' is neither {words} nor a whole number", param, ctx)
 
 
+class _Place(click.ParamType):  # type: ignore[type-arg]  # generic in new releases only
+    """A folder, or an address, which a path would lose a slash of."""
+
+    name = "place"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        return str(value) if "://" in str(value) else Path(value)
+
+
 _AUTO_INT = _WordOrInt("auto")
+_PLACE = _Place()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -101,55 +117,168 @@ def cli() -> None:
     """Does your image classifier look at the object or at the background?"""
 
 
+def _audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What an audit is asked to do; the same for those who compute it and those who conclude it."""
+    options = (
+        click.option("--config", type=_FILE, help="Job file (TOML); flags override it."),
+        _data_options,
+        _model_options,
+        click.option("--class-map", type=_FILE,
+                     help="Which outputs make up each class (TOML, JSON, CSV)."),
+        click.option("--class-map-by", help="max | sum | mean of the outputs.  [default: max]"),
+        click.option("--target-layer", help="NAME[,NAME…]  [default: found; see audit layers]"),
+        click.option("--method", help="hirescam | gradcam | cam | gradcam++ | xgradcam | layercam "
+                     "| eigencam | scorecam | ablationcam | channels; several with commas  "
+                     "[default: hirescam]"),
+        click.option("--smooth", help="none | flip | flip+intensity  [default: none]"),
+        click.option("--faithfulness", is_flag=True, default=None,
+                     help="Score each map's faithfulness."),
+        click.option("--sanity", is_flag=True, default=None,
+                     help="Check maps against random weights."),
+        click.option("--target", help="Class to explain: predicted | label  [default: predicted]"),
+        click.option("--masks", help="auto | dataset | estimated | component | ellipse | "
+                     "rembg:SESSION; several with commas  [default: auto]"),
+        click.option("--channels", type=int, help="Most active channels to keep.  [default: 3]"),
+        click.option("--partners", type=int, help="Transplants a sample.  [default: 4]"),
+        click.option("--edits", type=_WordOrInt("auto", "all", "none"),
+                     help="Samples to look at in pixels too.  [default: auto]"),
+        click.option("--max-bad", type=float,
+                     help="Share of bad samples to accept.  [default: 0.05]"),
+        click.option("--limit", type=int, help="Audit this many samples, evenly spaced."),
+        click.option("--seed", type=int, help="[default: 0]"),
+        click.option("--device", help="auto | cpu | cuda | …  [default: auto]"),
+        click.option("--batch-size", type=_AUTO_INT, help="[default: auto]"),
+        click.option("--workers", type=_AUTO_INT, help="Decoding processes.  [default: auto]"),
+        click.option("--shard-size", type=_AUTO_INT,
+                     help="Samples a part.  [default: auto, 1000 for up to 2 million]"),
+        click.option("--out", help="Where reports go: a folder, or s3://… or gs://…  "
+                     "[default: reports]"),
+        click.option("--cache", type=_FILE, help="Where estimated masks are kept.  "
+                     "[default: .cache in OUT, or ~/.cache/audit]"),
+        click.option("--run", metavar="NAME", help="What the run's folder is called.  "
+                     "[default: a digest of its settings]"),
+        click.option("--lang", help="Of the report: en | zh  [default: en]"),
+        click.option("--colours", help="Of heatmaps: jet | viridis | cividis | inferno  "
+                     "[default: jet]"),
+        click.option("--grids/--no-grids", default=None,
+                     help="Contact sheets as PNG.  [default: yes]"),
+        click.option("--log-json", is_flag=True, default=None,
+                     help="Tell progress as lines of JSON."),
+        click.option("--metrics", type=_FILE, metavar="FILE",
+                     help="Keep metrics there, as Prometheus reads them."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
 @cli.command()
-@click.option("--config", type=_FILE, help="Job file (TOML); flags override it.")
-@_data_options
-@_model_options
-@click.option("--class-map", type=_FILE, help="Which outputs make up each class (TOML, JSON, CSV).")
-@click.option("--class-map-by", help="max | sum | mean of the outputs.  [default: max]")
-@click.option("--target-layer", help="NAME[,NAME…]  [default: found; see audit layers]")
-@click.option("--method", help="hirescam | gradcam | cam | gradcam++ | xgradcam | layercam | "
-              "eigencam | scorecam | ablationcam | channels; several with commas  "
-              "[default: hirescam]")  # fmt: skip
-@click.option("--smooth", help="none | flip | flip+intensity  [default: none]")
-@click.option("--faithfulness", is_flag=True, default=None, help="Score each map's faithfulness.")
-@click.option("--sanity", is_flag=True, default=None, help="Check maps against random weights.")
-@click.option("--target", help="Class to explain: predicted | label  [default: predicted]")
-@click.option("--masks", help="auto | dataset | estimated | component | ellipse | rembg:SESSION; "
-              "several with commas  [default: auto]")  # fmt: skip
-@click.option("--channels", type=int, help="Most active channels to keep.  [default: 3]")
-@click.option("--partners", type=int, help="Transplants a sample.  [default: 4]")
-@click.option("--edits", type=_WordOrInt("auto", "all", "none"),
-              help="Samples to look at in pixels too.  [default: auto]")  # fmt: skip
-@click.option("--max-bad", type=float, help="Share of bad samples to accept.  [default: 0.05]")
-@click.option("--limit", type=int, help="Audit this many samples, evenly spaced.")
-@click.option("--seed", type=int, help="[default: 0]")
-@click.option("--device", help="auto | cpu | cuda | …  [default: auto]")
-@click.option("--batch-size", type=_AUTO_INT, help="[default: auto]")
-@click.option("--workers", type=_AUTO_INT, help="Decoding processes.  [default: auto]")
-@click.option("--shard-size", type=int, help="Samples a part.  [default: 1000]")
-@click.option("--out", type=_FILE, help="Where reports go.  [default: reports]")
-@click.option("--lang", help="Of the report: en | zh  [default: en]")
-@click.option("--colours", help="Of heatmaps: jet | viridis | cividis | inferno  [default: jet]")
-@click.option("--grids/--no-grids", default=None, help="Contact sheets as PNG.  [default: yes]")
-def run(config: Path | None, **flags: Any) -> int:
+@_audit_options
+@click.option("--engine", help="Where to compute: local | ray  [default: local]")
+@click.option("--processes", type=int, metavar="N",
+              help="Processes that compute.  [default: one, or one for each GPU]")  # fmt: skip
+@click.option("--shard", "piece", metavar="I/N", help="Compute this piece of the run only, from "
+              "0/N; auto, auto/N under Slurm and Kubernetes. audit merge ends a run.")  # fmt: skip
+@click.option("--grace", type=float, metavar="SECONDS", help="For how long a part may still be "
+              "finished after SIGTERM.  [default: 20]")  # fmt: skip
+def run(config: Path | None, piece: str | None, **flags: Any) -> int:
     """Audit a classifier over a whole split.
 
-    With a [gate] in the job file the exit code is 3 where the run breaks one of its rules.
+    With a [gate] in the job file the exit code is 3 where the run breaks one of its rules. After
+    SIGTERM it is 143: finished parts are kept, and the same command goes on from there.
     """
     from audit.config import load_config
 
     settings = load_config(config, flags)
     # Before hours of work: is the gate right, and is its baseline there?
     gate_settings, baseline = _open_gate(config)
-    click.echo(f"audit {audit.__version__}: {settings.dataset}, opening …", err=True)
+    if piece is not None:
+        return _run_piece(settings, piece)
+    _say(f"audit {audit.__version__}: {settings.dataset}, opening …")
     from audit.job import run_audit
     from audit.report.summary import summarise
+    from audit.stopping import on_terminate
 
     started = time.monotonic()
-    finished: AuditRun = run_audit(settings, say=lambda text: click.echo(text, err=True))
+    with on_terminate(settings.grace) as stopping:
+        finished: AuditRun = run_audit(settings, say=_say, stopping=stopping)
     click.echo(summarise(finished, seconds=time.monotonic() - started))
+    _tell_address(finished)
     return 0 if gate_settings is None else _judge(finished, gate_settings, baseline)
+
+
+def _tell_address(run: AuditRun) -> None:
+    """Name the place of a run that lives in an object store; its folder is a copy."""
+    out, facts = str(run.manifest["config"]["out"]), run.manifest
+    if "://" in out:
+        name = f"{facts['dataset']}/{facts['model']}/{facts['run_id']}"
+        click.echo(f"Run: {out.rstrip('/')}/{name}")
+
+
+def _run_piece(settings: AuditConfig, given: str) -> int:
+    """Compute one piece of a run."""
+    from audit.engines.pieces import read_piece
+
+    piece = read_piece(given, os.environ)
+    _say(f"audit {audit.__version__}: {settings.dataset}, piece {piece}, opening …")
+    from audit.job import run_piece
+    from audit.stopping import on_terminate
+
+    with on_terminate(settings.grace) as stopping:
+        done = run_piece(piece, settings, say=_say, stopping=stopping)
+    click.echo(
+        f"piece {piece}: {done.shards} parts, of which {done.computed} computed now "
+        f"({done.samples:,} images)\nwhen all pieces are done: audit merge {done.place}"
+    )
+    return 0
+
+
+@cli.command()
+@click.argument("place", required=False, metavar="[RUN]")
+@_audit_options
+@click.option("--allow-missing", is_flag=True, help="Go without the parts that are missing; the "
+              "manifest and the page say which.")  # fmt: skip
+def merge(place: str | None, config: Path | None, allow_missing: bool, **flags: Any) -> int:
+    """Verify the parts of a run, and make its tables and its page of them.
+
+    RUN is its folder or address. Without it the settings name the run, as in audit run. Beside it
+    only settings are of use that say how to conclude, such as --device or --data-root.
+    """
+    from audit.config import load_config
+
+    gate_settings, baseline = _open_gate(config)
+    from audit.job import merge_run
+    from audit.report.summary import summarise
+    from audit.stopping import on_terminate
+
+    started = time.monotonic()
+    settings = load_config(config, flags)
+    asked: dict[str, Any] = {"config": settings} if place is None else flags
+    with on_terminate(settings.grace) as stopping:
+        finished: AuditRun = merge_run(
+            place, allow_missing=allow_missing, say=_say, stopping=stopping, **asked
+        )
+    click.echo(summarise(finished, seconds=time.monotonic() - started))
+    _tell_address(finished)
+    return 0 if gate_settings is None else _judge(finished, gate_settings, baseline)
+
+
+@cli.command()
+@click.argument("place", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+def status(place: str, as_json: bool) -> None:
+    """Tell how far a run is: which parts are done, missing or being computed, and by whom.
+
+    RUN is its folder or address, finished or not.
+    """
+    from audit import status as of_run
+
+    found = of_run.run_status(place)
+    click.echo(of_run.as_json(found) if as_json else of_run.describe_status(place))
 
 
 @cli.command()
@@ -372,12 +501,12 @@ def _judge(
 
 
 @cli.command()
-@click.argument("run", type=_FILE, metavar="RUN")
+@click.argument("run", type=_PLACE, metavar="RUN")
 @click.option("--config", type=_FILE, required=True, help="Job file (TOML) with a [gate] table.")
 @click.option("--baseline", type=_FILE, help="Run to compare with, instead of the gate's.")
 @click.option("--out", type=_FILE, help="Where gate.json, gate.md and gate.xml go.  "
               "[default: the run's folder]")  # fmt: skip
-def gate(run: Path, config: Path, baseline: Path | None, out: Path | None) -> int:
+def gate(run: Path | str, config: Path, baseline: Path | None, out: Path | None) -> int:
     """Hold a finished run against the [gate] of a job file.
 
     The exit code is 0 where it keeps every rule, 3 where it breaks one. In GitHub Actions the
@@ -394,7 +523,7 @@ def gate(run: Path, config: Path, baseline: Path | None, out: Path | None) -> in
 
 
 @cli.command()
-@click.argument("run", type=_FILE, metavar="RUN")
+@click.argument("run", type=_PLACE, metavar="RUN")
 @click.option("--to", "target", type=click.Choice(["mlflow", "tensorboard", "github"]),
               required=True, help="Where to.")  # fmt: skip
 @click.option("--tracking-uri", help="mlflow: the server, or sqlite:///FILE.  [default: MLflow's]")
@@ -402,7 +531,7 @@ def gate(run: Path, config: Path, baseline: Path | None, out: Path | None) -> in
 @click.option("--logdir", type=_FILE, help="tensorboard: where its folders of runs are.")
 @click.option("--summary", type=_FILE,
               help="github: file to add to.  [default: $GITHUB_STEP_SUMMARY]")  # fmt: skip
-def export(run: Path, target: str, **asked: Any) -> None:
+def export(run: Path | str, target: str, **asked: Any) -> None:
     """Hand a finished run to MLflow, TensorBoard or GitHub's step summary.
 
     A second export of the same run to MLflow or TensorBoard replaces the first.
@@ -445,7 +574,7 @@ _EXPORT_FLAGS = {
 
 
 @cli.command()
-@click.argument("run", type=_FILE, metavar="RUN")
+@click.argument("run", type=_PLACE, metavar="RUN")
 @click.option("--out", type=_FILE, help="Where page and grids go.  [default: the run's folder]")
 @click.option("--lang", help="en | zh  [default: as before]")
 @click.option("--colours", help="jet | viridis | cividis | inferno  [default: as before]")
@@ -457,7 +586,7 @@ _EXPORT_FLAGS = {
               help="Show at most so many flagged images.  [default: all stored ones]")  # fmt: skip
 @click.option("--data-root", type=_FILE, help="Where named datasets lie by now, for samples whose "
               "pictures the run does not hold.")  # fmt: skip
-def report(run: Path, chosen: tuple[str, ...], samples: Path | None, **wishes: Any) -> None:
+def report(run: Path | str, chosen: tuple[str, ...], samples: Path | None, **wishes: Any) -> None:
     """Draw a finished run's page and pictures again, from its tables alone.
 
     RUN is its folder, or a folder of runs: then the newest. Without options the report becomes what
@@ -487,13 +616,13 @@ def _refuse_foreign(target: str, asked: dict[str, Any]) -> None:
 
 
 @cli.command()
-@click.argument("a", type=_FILE, metavar="A")
-@click.argument("b", type=_FILE, metavar="B")
+@click.argument("a", type=_PLACE, metavar="A")
+@click.argument("b", type=_PLACE, metavar="B")
 @click.option("--out", type=_FILE, help="Where to.  [default: reports/compare/A's run-B's run]")
 @click.option("--lang", default="en", show_default=True, help="Of the page: en | zh")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="Draws bootstrap resamples.")  # fmt: skip
-def compare(a: Path, b: Path, out: Path | None, lang: str, seed: int) -> None:
+def compare(a: Path | str, b: Path | str, out: Path | None, lang: str, seed: int) -> None:
     """Compare two runs over the same images: is B better, and in which classes?
 
     A and B are folders of runs, or folders that hold some: then the newest.
@@ -534,6 +663,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: finished parts are kept, run the same command again", err=True)
         code = _INTERRUPTED
+    except Stopped:
+        click.echo("stopped: finished parts are kept, run the same command again", err=True)
+        code = _TERMINATED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1

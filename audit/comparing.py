@@ -18,6 +18,7 @@ from audit.files import make_folder, write_atomically
 from audit.report.comparing.page import comparison_page
 from audit.report.comparing.trend import trend_page
 from audit.report.language import load_language
+from audit.run.gaps import gaps_in_words
 from audit.run.manifest import (
     COMPARED,
     NAME,
@@ -203,7 +204,8 @@ def _source(run: AuditRun) -> dict[str, Any]:
     """What a run is, for the manifest."""
     names = ("run_id", "fingerprint", "model", "weights", "weights_sha256", "dataset", "split",
              "data_fingerprint", "code_fingerprint", "finished")  # fmt: skip
-    return {"path": str(run.path)} | {name: run.manifest.get(name) for name in names}
+    told = {"path": str(run.path), "without": gaps_in_words(run.manifest)}
+    return told | {name: run.manifest.get(name) for name in names}
 
 
 def _write(

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -33,6 +34,7 @@ Colours = Literal["jet", "viridis", "cividis", "inferno"]
 
 MASKS = ("auto", "dataset", "estimated", "component", "ellipse")
 _SESSION = re.compile(r"rembg:[a-z0-9][a-z0-9_.-]*")
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class AuditConfig(BaseModel):
@@ -82,8 +84,18 @@ class AuditConfig(BaseModel):
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         batch_size: Samples a step.
         workers: Processes that decode images.
-        shard_size: Samples a part.
-        out: Where reports go.
+        shard_size: Samples a part; ``auto`` is 1,000, and more for splits over 2 million.
+        out: Where reports go: a folder, or the address of one in an object store.
+        cache: Where estimated masks and indices are kept; ``None`` is ``.cache`` in ``out``, or
+            ``~/.cache/audit`` where that is an object store.
+        run: What the run's folder is called; ``None`` takes a digest of all that decides the rows.
+            Processes that share a run under a name are refused where they differ.
+        engine: ``local`` or ``ray``.
+        processes: Processes that compute; ``None`` is one, or one for each GPU of this machine,
+            or with ray as many as the cluster has room for.
+        grace: Seconds in which a shard may still be finished after a signal to stop.
+        log_json: Tell progress as lines of JSON.
+        metrics: A file to keep metrics in, in Prometheus' text format.
         lang: Language of the page and the pictures: ``en`` or ``zh``.
         colours: Of heatmaps in the report: ``jet``, or ``viridis``, ``cividis`` or ``inferno``,
             which colour-blind readers can tell apart too.
@@ -132,8 +144,15 @@ class AuditConfig(BaseModel):
     device: str = "auto"
     batch_size: Auto | int = "auto"
     workers: Auto | int = "auto"
-    shard_size: int = Field(default=1000, ge=1)
-    out: Path = Path("reports")
+    shard_size: Auto | Annotated[int, Field(ge=1)] = "auto"
+    out: Path | str = Path("reports")
+    cache: Path | None = None
+    run: str | None = None
+    engine: Literal["local", "ray"] = "local"
+    processes: int | None = Field(default=None, ge=1, le=1024)
+    grace: float = Field(default=20.0, ge=0, allow_inf_nan=False)
+    log_json: bool = False
+    metrics: Path | None = None
     lang: Language = "en"
     colours: Colours = "jet"
     grids: bool = True
@@ -211,6 +230,24 @@ class AuditConfig(BaseModel):
             raise ValueError("auto, or a whole number of at least 1")
         return value
 
+    @field_validator("out", mode="before")
+    @classmethod
+    def _read_place(cls, value: Any) -> Any:
+        text = str(value)
+        if text.startswith("file://"):
+            return Path(unquote(urlsplit(text).path))
+        # A path would lose one of the slashes of an address.
+        return text if "://" in text else Path(value)
+
+    @field_validator("run")
+    @classmethod
+    def _check_run(cls, value: str | None) -> str | None:
+        if value is not None and not _RUN.fullmatch(value):
+            raise ValueError(
+                "up to 100 letters, digits, '.', '_' and '-', not one of these first"
+            )
+        return value
+
     @field_validator("edits")
     @classmethod
     def _check_edits(cls, value: str | int) -> str | int:
@@ -233,7 +270,7 @@ NOT_IN_FINGERPRINT = frozenset(
         "data_root", "mask_root", "boxes", "checkpoint", "class_map", "preprocessing",
         "image_size", "resize", "interpolation", "mean", "std", "target_layer", "download",
         "workers", "out", "max_bad", "device", "sanity", "edits", "lang",
-        "colours", "grids",
+        "colours", "grids", "cache", "run", "engine", "processes", "grace", "log_json", "metrics",
     }
 )  # fmt: skip
 

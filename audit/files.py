@@ -10,6 +10,7 @@ import io
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -74,22 +75,39 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path) -> AbstractContextManager[None]:
     """Hold a run's folder; nobody else must write into it meanwhile.
 
     Raises:
         OutputError: If somebody does.
     """
+    return _holding(folder, fcntl.LOCK_EX)
+
+
+def shared_writer(folder: Path) -> AbstractContextManager[None]:
+    """Hold a run's folder together with others who add to it; nobody may conclude it meanwhile.
+
+    Raises:
+        OutputError: If somebody does.
+    """
+    return _holding(folder, fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def _holding(folder: Path, kind: int) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(
                 f"another audit is writing {folder}",
                 remedy="wait for it to end: it computes the same run",
             ) from error
+        except OSError as error:
+            # Some network file systems have no locks. Parts are safe without: the first one stays.
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
         yield
     finally:
         os.close(handle)

@@ -30,8 +30,11 @@ from audit.models import (
     open_classifier,
 )
 from audit.models.preprocessing import Preprocessing
+from audit.run.copies import HOME_CACHE, copy_folder
 from audit.run.manifest import code_fingerprint, fingerprint_of
+from audit.run.plan import Plan, shard_size_of
 from audit.run.rows import SCHEMA_VERSION
+from audit.storage import Storage, open_storage
 
 # What other images are brought to where nobody names a model or a size.
 USUAL_SIDE = 224
@@ -39,7 +42,15 @@ USUAL_SIDE = 224
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """Everything that a run reads, opened and checked."""
+    """Everything that a run reads, opened and checked.
+
+    Attributes:
+        plan: What all processes of the run agree on.
+        storage: Where the run lives.
+        folder: Where its tables and page are made; the same, unless that is an object store.
+        run_id: What the run is called: without a name of its own, equal settings on equal data
+            give the same.
+    """
 
     config: AuditConfig
     split: Split
@@ -49,21 +60,36 @@ class Opened:
     device: torch.device
     workers: int
     data_fingerprint: str
-    fingerprint: str
+    plan: Plan
+    storage: Storage
     folder: Path
+    run_id: str
 
     @property
-    def run_id(self) -> str:
-        """The run's name: equal settings on equal data give the same."""
-        return self.folder.name
+    def fingerprint(self) -> str:
+        """Of everything that decides what the rows are."""
+        return self.plan.fingerprint
+
+    @property
+    def shard_size(self) -> int:
+        """Samples a part."""
+        return self.plan.shard_size
+
+    @property
+    def remote(self) -> bool:
+        """Whether the run lives in an object store; its folder then is a copy to work in."""
+        return isinstance(self.config.out, str)
 
 
-def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened:
+def open_inputs(
+    config: AuditConfig, network: nn.Module | None = None, *, rows_by: str | None = None
+) -> Opened:
     """Open the split and the classifier, and settle what the run is called.
 
     Args:
         config: The settings.
         network: The network, where the caller holds it; else ``config.model`` names it.
+        rows_by: The kind of device that makes the rows; ``None`` for the one that is opened.
 
     Returns:
         What the run reads; its folder exists.
@@ -86,29 +112,30 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
         names,
         split,
         data_fingerprint,
-        out=config.out,
+        cache=cache_folder(config),
         device=device,
         workers=workers,
         download=config.download,
     )
-    fingerprint = fingerprint_of(
-        config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
-        | {
-            "data": data_fingerprint,
-            "weights": classifier.sha256,
-            "architecture": classifier.architecture,
-            "mean": classifier.mean,
-            "std": classifier.std,
-            "layer": [parts.layer, parts.how],
-            "classes": classifier.classmap.identity() if classifier.classmap else None,
-            "masks": [*names, *(cache.estimator.fingerprint() for cache in families.caches)],
-            "code": code_fingerprint(),
-            "schema": SCHEMA_VERSION,
-            "device": device.type,
-            "libraries": _versions(classifier.module),
-        }
-    )
-    folder = config.out / split.name / classifier.architecture / fingerprint[:12]
+    shard_size = shard_size_of(config.shard_size, len(split))
+    facets = config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT)) | {
+        "data": data_fingerprint,
+        "weights": classifier.sha256,
+        "architecture": classifier.architecture,
+        "mean": classifier.mean,
+        "std": classifier.std,
+        "layer": [parts.layer, parts.how],
+        "classes": classifier.classmap.identity() if classifier.classmap else None,
+        "masks": [*names, *(cache.estimator.fingerprint() for cache in families.caches)],
+        "code": code_fingerprint(),
+        "schema": SCHEMA_VERSION,
+        "device": rows_by or device.type,
+        "libraries": _versions(classifier.module),
+        "shard_size": shard_size,
+    }
+    fingerprint = fingerprint_of(facets)
+    run_id = config.run or fingerprint[:12]
+    storage, folder = _place(config, f"{split.name}/{classifier.architecture}/{run_id}")
     return Opened(
         config=config,
         split=split,
@@ -118,9 +145,34 @@ def open_inputs(config: AuditConfig, network: nn.Module | None = None) -> Opened
         device=device,
         workers=workers,
         data_fingerprint=data_fingerprint,
-        fingerprint=fingerprint,
-        folder=make_folder(folder),
+        plan=Plan(
+            fingerprint=fingerprint,
+            facets=facets,
+            samples=len(split),
+            shard_size=shard_size,
+            config=config.model_dump(mode="json"),
+            given=network is not None,
+        ),
+        storage=storage,
+        folder=folder,
+        run_id=run_id,
     )
+
+
+def cache_folder(config: AuditConfig) -> Path:
+    """Where estimated masks, indices and copies of remote runs are kept."""
+    if config.cache is not None:
+        return config.cache
+    return HOME_CACHE if isinstance(config.out, str) else config.out / ".cache"
+
+
+def _place(config: AuditConfig, name: str) -> tuple[Storage, Path]:
+    """Where a run lives, and the folder that its tables are made in."""
+    if isinstance(config.out, str):
+        storage = open_storage(f"{config.out.rstrip('/')}/{name}")
+        return storage, copy_folder(storage.place, cache_folder(config))
+    folder = make_folder(config.out / name)
+    return open_storage(folder), folder
 
 
 def _open_classifier(config: AuditConfig, split: Split, network: nn.Module | None) -> Classifier:

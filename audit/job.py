@@ -3,45 +3,56 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from audit.config import AuditConfig, load_config
-from audit.errors import TooManyBadSamples, UsageError
-from audit.explaining import explainer_of
-from audit.files import remove_unfinished, sole_writer
+from audit.engines import compute
+from audit.engines.pieces import Piece
+from audit.errors import UsageError
+from audit.files import shared_writer
 from audit.inputs import Opened, open_inputs
-from audit.models import describe, evaluation, plain_kernels
-from audit.pixels import enough_memory, look_again
-from audit.redraw import redrawn
-from audit.results import conclude, prefixes_of
-from audit.run.engine import Auditor, evidence_share
-from audit.run.manifest import (
-    CODE_OF_REPORTS,
-    NAME,
-    checksums,
-    code_fingerprint,
-    read_manifest,
-    write_manifest,
+from audit.merging import (
+    finished_manifest,
+    held,
+    incomplete,
+    is_stale,
+    merge,
+    publish,
+    refuse_bad_data,
+    verify,
 )
-from audit.run.progress import Progress
-from audit.run.rows import columns_of
-from audit.run.store import PartStore, Shard, plan_shards
-from audit.sanity import count_stages
-from audit.step import AuditStep, rehearse
-from audit.tables.reading import read_samples
-from audit.tables.totals import count_statuses, first_problems
+from audit.models import describe, evaluation, plain_kernels
+from audit.redraw import redrawn
+from audit.run.manifest import NAME
+from audit.run.plan import read_plan, settle_plan
+from audit.run.store import Shard
+from audit.stopping import Stopping
+from audit.storage import is_remote, open_storage
+from audit.telemetry import Telemetry
 from audit.viewing import Run
+from audit.work import Worker, open_worker, shards_of
 
-# The samples that tell of bad data, not of what the model does.
-BAD_STATUSES = (
-    "unreadable", "nonfinite", "mask_missing", "mask_unreadable", "mask_mismatch", "bad_label",
-)  # fmt: skip
-_LARGEST_BATCH = 256
-# Pixels of a batch: 256 images of 64×64, 16 of 224×224.
-_BATCH_PIXELS = 256 * 64 * 64
+
+@dataclass(frozen=True, kw_only=True)
+class Committed:
+    """What a process with a piece of a run did.
+
+    Attributes:
+        place: Where the run lives.
+        shards: How many shards the piece has.
+        computed: How many of them this process computed.
+        samples: How many samples those were.
+    """
+
+    place: str
+    shards: int
+    computed: int
+    samples: int
 
 
 def run_audit(
@@ -49,6 +60,7 @@ def run_audit(
     *,
     network: nn.Module | None = None,
     say: Callable[[str], object] | None = None,
+    stopping: Stopping | None = None,
     **settings: Any,
 ) -> Run:
     """Audit a classifier over a split and leave a complete run.
@@ -60,6 +72,7 @@ def run_audit(
         network: The network to audit, where you hold it already; it is afterwards as it was
             before. Otherwise the setting ``model`` names it.
         say: Is told in a few lines what was opened, and how.
+        stopping: Is asked after every batch whether to stop.
         **settings: See :class:`audit.config.AuditConfig`.
 
     Returns:
@@ -73,120 +86,204 @@ def run_audit(
         >>> len(run.samples)
         20
     """
-    if config is not None and settings:
-        raise TypeError("give the settings either as config or by name, not both")
-    opened = open_inputs(config or load_config(None, settings), network)
-    if say is not None:
-        say(describe(opened.classifier, opened.parts))
-    with sole_writer(opened.folder), evaluation(opened.classifier.module), plain_kernels():
-        manifest = read_manifest(opened.folder)
-        if manifest is None or _is_stale(manifest, opened.config):
-            manifest = _compute(opened)
-        manifest = redrawn(Run(opened.folder, manifest), opened.config)
-        totals = manifest["totals"]
-        _refuse_bad_data(totals["statuses"], totals["problems"], opened)
-    return Run(opened.folder, manifest)
+    settled = _settled(config, settings)
+    with _telling(settled) as telemetry:
+        opened = open_inputs(settled, network)
+        _tell_opened(telemetry, opened, shards_of(opened), say)
+        with held(opened), evaluation(opened.classifier.module), plain_kernels():
+            manifest = finished_manifest(opened)
+            if manifest is None or is_stale(manifest, opened.config):
+                manifest = _compute(opened, stopping or Stopping(0), telemetry)
+            return _shown(opened, manifest, telemetry)
 
 
-def _is_stale(manifest: dict[str, Any], config: AuditConfig) -> bool:
-    """Whether a whole run lacks what is made of its rows."""
-    other_code = manifest.get("report_code") != code_fingerprint(CODE_OF_REPORTS)
-    # To ask for no edits is to be content with those that are there.
-    other_edits = config.edits not in ("none", manifest["config"].get("edits"))
-    no_sanity = config.sanity and "sanity.parquet" not in manifest["files"]
-    return other_code or other_edits or no_sanity
+def run_piece(
+    piece: Piece,
+    config: AuditConfig | None = None,
+    *,
+    say: Callable[[str], object] | None = None,
+    stopping: Stopping | None = None,
+    **settings: Any,
+) -> Committed:
+    """Compute one piece of a run's shards; :func:`merge_run` makes a run of all of them.
 
+    Args:
+        piece: Which.
+        config: The settings, the same for every piece; or give them by name.
+        say: Is told in a few lines what was opened, and how.
+        stopping: Is asked after every batch whether to stop.
+        **settings: See :class:`audit.config.AuditConfig`.
 
-def _compute(opened: Opened) -> dict[str, Any]:
-    started = time.monotonic()
-    (opened.folder / NAME).unlink(missing_ok=True)
-    remove_unfinished(opened.folder)
-    auditor = _auditor(opened)
-    shards = plan_shards(len(opened.split), opened.config.shard_size)
-    store = PartStore(opened.folder / "samples", opened.fingerprint)
-    _compute_parts(auditor, store, shards, opened)
-    computed = time.monotonic()
-    sidecars = store.verify_all(shards)
-    _refuse_bad_data(count_statuses(sidecars), first_problems(sidecars), opened)
-    samples = read_samples(opened.folder)
-    edited, editor = look_again(opened, auditor, samples)
-    looked = time.monotonic()
-    facts, written = conclude(opened, auditor, editor, samples, sidecars)
-    facts["seconds"] = {
-        "parts": round(computed - started, 2),
-        "edits": round(looked - computed, 2),
-        "tables_and_report": round(time.monotonic() - looked, 2),
-    }
-    facts["files"] = checksums(opened.folder, sorted(store.names(shards) + edited + written))
-    write_manifest(opened.folder, facts)
-    return facts
+    Returns:
+        What was done.
 
-
-def _auditor(opened: Opened) -> Auditor:
-    config = opened.config
-    explainer = explainer_of(config, opened.classifier, opened.parts)
-    step = AuditStep(
-        explainer,
-        image_size=opened.split.image_size,
-        target=config.target,
-        partners=config.partners,
-        faithful=config.faithfulness,
-        evidence_share=evidence_share(len(opened.split), opened.parts.channels),
-    ).to_device(opened.device)
-    rehearse(step, opened.classifier.architecture)
-    if config.sanity and not count_stages(explainer):
-        raise UsageError(
-            f"--sanity cannot draw the weights of '{opened.classifier.architecture}' anew",
-            expected="a network with parameters",
-            found="a program whose weights are constants",
-            remedy="leave --sanity, or audit the network from its Python code",
-        )
-    return Auditor(
-        split=opened.split,
-        step=step,
-        families=opened.families,
-        device=opened.device,
-        batch_size=_batch_size(config.batch_size, opened.split.image_size),
-        workers=opened.workers,
-        columns=columns_of(
-            prefixes_of(config), faithful=config.faithfulness, families=opened.families.others
-        ),
+    Raises:
+        UsageError: If the run's other processes have other settings, data or code.
+        AuditError: If something cannot be opened, computed or written.
+    """
+    settled = _settled(config, settings)
+    with _telling(settled) as telemetry:
+        opened = open_inputs(settled)
+        mine = piece.of(shards_of(opened))
+        _tell_opened(telemetry, opened, mine, say)
+        with shared_writer(opened.folder), evaluation(opened.classifier.module), plain_kernels():
+            settle_plan(opened.storage, opened.plan)
+            worker = open_worker(opened, str(piece), telemetry)
+            found = worker.store.verified_all(mine)
+            missing = [s for s, sidecar in zip(mine, found, strict=True) if sidecar is None]
+            _tell_found(telemetry, mine, missing)
+            reasons = compute(
+                worker, missing, sum(map(len, mine)), stopping=stopping or Stopping(0)
+            )
+        if lost := [shard for shard in missing if shard.number in reasons]:
+            raise incomplete(opened.storage.place, lost, len(mine), reasons)
+        telemetry.finished()
+    return Committed(
+        place=opened.storage.place,
+        shards=len(mine),
+        computed=len(missing),
+        samples=sum(map(len, missing)),
     )
 
 
-def _batch_size(wanted: int | str, image_size: tuple[int, int]) -> int:
-    """A size that does not depend on the machine, so that a run can go on anywhere."""
-    if isinstance(wanted, int):
-        return wanted
-    fit = _BATCH_PIXELS // (image_size[0] * image_size[1])
-    return max(1, min(_LARGEST_BATCH, 2 ** max(0, fit.bit_length() - 1)))
+def merge_run(
+    place: str | Path | None = None,
+    config: AuditConfig | None = None,
+    *,
+    allow_missing: bool = False,
+    network: nn.Module | None = None,
+    say: Callable[[str], object] | None = None,
+    stopping: Stopping | None = None,
+    **settings: Any,
+) -> Run:
+    """Make a complete run of the parts that several processes left.
+
+    Args:
+        place: The run's folder or address, whose plan has the settings; or give those instead.
+        config: The settings of the pieces; or give them by name. Beside ``place`` settings change
+            how the run is concluded, such as ``device`` or ``data_root``.
+        allow_missing: Whether parts may be missing; the manifest and the page then say which.
+        network: The network, where the pieces' was given in memory.
+        say: Is told in a few lines what was opened, and how.
+        stopping: An end that is wished for comes at once.
+        **settings: See :class:`audit.config.AuditConfig`.
+
+    Returns:
+        The run.
+
+    Raises:
+        UsageError: If there is no such run, or what it reads is not what it was.
+        OutputError: If parts are missing and may not be.
+    """
+    # What is told, and where to, is no setting of the run that its pieces could have left.
+    with _telling(_settled(config, settings)) as telemetry:
+        if place is None:
+            opened = open_inputs(_settled(config, settings), network)
+        else:
+            opened = _opened_again(str(place), settings, network)
+        _tell_opened(telemetry, opened, shards_of(opened), say)
+        with held(opened), evaluation(opened.classifier.module), plain_kernels():
+            settle_plan(opened.storage, opened.plan)
+            manifest = finished_manifest(opened)
+            if manifest is None or is_stale(manifest, opened.config):
+                worker = _begin(opened, telemetry)
+                manifest = merge(worker, allow_missing=allow_missing, stopping=stopping)
+            return _shown(opened, manifest, telemetry)
 
 
-def _compute_parts(auditor: Auditor, store: PartStore, shards: list[Shard], opened: Opened) -> None:
-    missing = [shard for shard in shards if store.verified(shard) is None]
-    if not missing:
-        return
-    total = len(opened.split)
-    if todo := auditor.families.missing(0, total):
-        every = total * len(auditor.families.caches)
-        with Progress("masks", every, every - todo) as progress:
-            auditor.families.fill(0, total, progress)
-    done = total - sum(map(len, missing))
-    with Progress("audit", total, done) as progress, enough_memory(opened, auditor):
-        auditor.choose_donors(opened.config.seed)
-        for shard, table, summary in auditor.run_shards(missing, progress):
-            store.write(shard, table, summary)
+def _settled(config: AuditConfig | None, settings: dict[str, Any]) -> AuditConfig:
+    if config is not None and settings:
+        raise TypeError("give the settings either as config or by name, not both")
+    return config or load_config(None, settings)
 
 
-def _refuse_bad_data(statuses: dict[str, int], problems: list[str], opened: Opened) -> None:
-    counts = {status: statuses.get(status, 0) for status in BAD_STATUSES}
-    bad, total = sum(counts.values()), len(opened.split)
-    if bad > opened.config.max_bad * total:
-        raise TooManyBadSamples(
-            f"{bad:,} of {total:,} samples cannot be audited",
-            expected=f"at most {opened.config.max_bad:.1%} (--max-bad)",
-            found=", ".join(f"{count:,} {status}" for status, count in counts.items() if count)
-            + (f"; for example: {problems[0]}" if problems else ""),
-            remedy="look up which: the columns status and problem in "
-            f"{opened.folder / 'samples'}; then mend the data, or allow more with --max-bad",
+def _telling(config: AuditConfig) -> Telemetry:
+    return Telemetry(as_json=config.log_json, metrics=config.metrics)
+
+
+def _tell_opened(
+    telemetry: Telemetry,
+    opened: Opened,
+    shards: Sequence[Shard],
+    say: Callable[[str], object] | None,
+) -> None:
+    described = describe(opened.classifier, opened.parts)
+    if say is not None and telemetry.human:
+        say(described)
+    telemetry.opened(
+        run=opened.run_id,
+        dataset=opened.split.name,
+        model=opened.classifier.architecture,
+        samples=sum(map(len, shards)),
+        shards=len(shards),
+        message=described,
+    )
+
+
+def _tell_found(telemetry: Telemetry, shards: Sequence[Shard], missing: Sequence[Shard]) -> None:
+    """Tell what earlier processes have left of these shards."""
+    telemetry.found(
+        shards=len(shards) - len(missing),
+        samples=sum(map(len, shards)) - sum(map(len, missing)),
+    )
+
+
+def _opened_again(place: str, changes: dict[str, Any], network: nn.Module | None) -> Opened:
+    """What a run reads, by its plan."""
+    storage = open_storage(place)
+    plan = read_plan(storage)
+    if plan is None:
+        raise UsageError(
+            f"there is no run in {place}",
+            expected="the folder or address of a run that was begun, with its plan.json",
+            remedy="begin it: audit run --shard 0/4 …",
         )
+    if plan.given and network is None:
+        raise UsageError(
+            f"the run in {place} is of a network that was given in memory",
+            remedy="call merge_run(…, network=…) with it",
+        )
+    given = {name: value for name, value in changes.items() if value is not None}
+    config = load_config(None, {**plan.config, **_whereabouts(place), **given})
+    opened = open_inputs(config, network, rows_by=plan.facets["device"])
+    settle_plan(storage, opened.plan)
+    return opened
+
+
+def _whereabouts(place: str) -> dict[str, Any]:
+    """Where a run lies by now: folders are moved, and mounted elsewhere."""
+    whole = place.rstrip("/") if is_remote(place) else str(Path(place).resolve())
+    out, _, _, run_id = whole.rsplit("/", 3)
+    return {"out": out, "run": run_id}
+
+
+def _compute(opened: Opened, stopping: Stopping, telemetry: Telemetry) -> dict[str, Any]:
+    started = time.monotonic()
+    settle_plan(opened.storage, opened.plan)
+    worker = _begin(opened, telemetry)
+    missing = verify(worker).missing
+    _tell_found(telemetry, shards_of(opened), missing)
+    reasons = compute(worker, missing, len(opened.split), stopping=stopping)
+    return merge(
+        worker, reasons=reasons, stopping=stopping, seconds=time.monotonic() - started
+    )  # fmt: skip
+
+
+def _begin(opened: Opened, telemetry: Telemetry) -> Worker:
+    """Take back that the run is complete, and remove what killed processes left."""
+    (opened.folder / NAME).unlink(missing_ok=True)
+    opened.storage.delete(NAME)
+    opened.storage.clean()
+    return open_worker(opened, telemetry=telemetry)
+
+
+def _shown(opened: Opened, manifest: dict[str, Any], telemetry: Telemetry) -> Run:
+    """The run in the language and the colours of the settings, unless its data is too bad."""
+    before = manifest
+    manifest = redrawn(Run(opened.folder, manifest), opened.config)
+    if opened.remote and manifest != before:
+        publish(opened, manifest)
+    totals = manifest["totals"]
+    refuse_bad_data(totals["statuses"], totals["problems"], totals["samples"], opened)
+    telemetry.finished(manifest)
+    return Run(opened.folder, manifest)

@@ -35,8 +35,11 @@ from audit.report.thumbs import (
     encode_picture,
 )
 from audit.report.writing import write_report
+from audit.run.copies import fetch_run
 from audit.run.manifest import NAME, checksums, read_manifest, write_manifest
 from audit.run.rows import SAMPLE_COLUMNS
+from audit.storage import is_remote
+from audit.tables.frames import sample_files
 from audit.tables.reading import load_run, read_edits, read_samples
 from audit.viewing import Run, audited_split
 
@@ -87,7 +90,8 @@ def redraw(
     """Draw a run's page and grids again, from its stored tables; no model is opened.
 
     Args:
-        run: Its folder, or a folder of runs: then the newest complete one.
+        run: Its folder, or a folder of runs: then the newest complete one. Or its address in an
+            object store; then ``out`` is needed.
         out: A folder for page and grids; ``None`` replaces the run's own, and the run stays whole.
         lang: ``en`` or ``zh``; ``None`` as before.
         colours: ``jet``, ``viridis``, ``cividis`` or ``inferno``; ``None`` as before.
@@ -110,7 +114,12 @@ def redraw(
         >>> redraw(run.path, colours="viridis", samples=run.samples["sample_id"][:1]).name
         'index.html'
     """
-    folder, manifest = _open(Path(run))
+    if is_remote(str(run)) and out is None:
+        raise UsageError(
+            f"the run {run} is in an object store",
+            remedy="say with --out where its page and grids go",
+        )
+    folder, manifest = _open(fetch_run(str(run)) if is_remote(str(run)) else Path(run))
     wishes = Wishes(
         lang=lang,
         colours=colours,
@@ -230,7 +239,7 @@ def _stored(
     stored = Stored(
         facts=facts,
         tables={Path(n).stem: _table(folder / n).to_pandas() for n in names if n not in others},
-        samples=read_samples(folder),
+        samples=read_samples(folder, sample_files(manifest)),
         edits=read_edits(folder),
         thumbs=_table(folder / _THUMBS).to_pandas(),
         edited=_table(folder / _EDITED).to_pandas() if _EDITED in manifest["files"] else None,
@@ -338,8 +347,10 @@ def _open_split(
 ) -> Split:
     try:
         split = audited_split(facts, data_root)
-        same = len(split) == len(rows)
-        reason = None if same else f"{len(split):,} samples instead of {len(rows):,}"
+        totals = facts["totals"]
+        audited = totals["samples"] + totals.get("missing", 0)
+        same = len(split) == audited
+        reason = None if same else f"{len(split):,} samples instead of {audited:,}"
     except (AuditError, OSError) as error:
         reason = str(error).splitlines()[0]
     if reason is None:

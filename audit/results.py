@@ -22,7 +22,7 @@ from audit.report.editpictures import build_pictures, choose_pictured
 from audit.report.gallery import Flags, choose_flagged, flag_samples
 from audit.report.page.masktrust import MISFITS
 from audit.report.pictures.prototypes import choose_backgrounds
-from audit.report.selection import choose_samples
+from audit.report.selection import MOST_CLASSES, choose_samples
 from audit.report.stored import Stored
 from audit.report.thumbs import UNKNOWN, build_thumbs, encode_mask, encode_picture
 from audit.report.writing import write_report
@@ -43,10 +43,19 @@ from audit.tables.assembly import Setting, assemble
 from audit.tables.labels import label_totals
 from audit.tables.methods import tabulate_sanity
 from audit.tables.reading import read_edits
+from audit.tables.scale import (
+    KEPT_ROWS,
+    Gathered,
+    assemble_summed,
+    kept_table,
+    shown_rows,
+    summed_totals,
+)
 from audit.tables.strata import worst_group
 from audit.tables.totals import summarise_split
 from audit.tables.trust import agreement
 from audit.tables.verdicts import MaskTrust, count_verdicts
+from audit.telemetry import Telemetry
 
 # Images whose masks are compared with their edges.
 _CHECKED_MASKS = 256
@@ -64,27 +73,51 @@ def conclude(
     auditor: Auditor,
     editor: PixelEditor,
     samples: pd.DataFrame,
-    sidecars: list[dict[str, Any]],
+    sidecars: Sequence[dict[str, Any]],
+    missing: Sequence[dict[str, Any]] = (),
+    telemetry: Telemetry | None = None,
+    gathered: Gathered | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Tables, pictures, grids and page; returns the manifest's content and what was written."""
+    """Tables, pictures, grids and page; returns the manifest's content and what was written.
+
+    Of a run whose tables are summed, ``gathered`` is what the parts' digests hold, and ``samples``
+    are its kept rows.
+    """
     folder, config = opened.folder, opened.config
     map_grid = auditor.step.explainer.map_grid
     edits = read_edits(folder)
     check = _check_masks(opened, auditor)
-    tables = assemble(samples, edits, _setting(opened, map_grid, check))
+    setting = _setting(opened, map_grid, check)
+    tables = (
+        assemble(samples, edits, setting)
+        if gathered is None
+        else assemble_summed(gathered, edits, setting)
+    )
     if config.sanity:
-        tables["sanity"] = _check_sanity(opened, auditor)
+        tables["sanity"] = _check_sanity(opened, auditor, telemetry)
     frames = {name: table.to_pandas() for name, table in tables.items()}
     for name, table in tables.items():
         write_parquet(folder / f"{name}.parquet", table)
     totals = {
-        **summarise_split(samples, frames["classes"], sidecars, seed=config.seed),
+        **(
+            summarise_split(samples, frames["classes"], sidecars, seed=config.seed)
+            if gathered is None
+            else summed_totals(gathered, frames["classes"], sidecars, seed=config.seed)
+        ),
+        "missing": sum(shard["samples"] for shard in missing),
         **label_totals(tables["labels"]),
         "worst_group": worst_group(frames["strata"]),
         "verdicts": count_verdicts(frames["classes"]),
         "trust": agreement(edits, samples, frames["evidence"], config.seed),
     }
     facts = _facts(opened, totals, map_grid, check)
+    facts["missing"] = list(missing)
+    kept = []
+    if gathered is not None:
+        # The report shows samples that come first on some list beside the kept ones.
+        samples = shown_rows(gathered, frames["classes"], MOST_CLASSES)
+        write_parquet(folder / KEPT_ROWS, kept_table(gathered, samples))
+        kept.append(KEPT_ROWS)
     families = [opened.families.main, *opened.families.others]
     flags = flag_samples(samples, frames["labels"], edits, frames["classes"], families)
     thumbs = _fetch_thumbs(auditor, _choose(samples, frames, flags, config.seed))
@@ -102,7 +135,7 @@ def conclude(
         edited=pictures["edited"].to_pandas() if "edited" in pictures else None,
     )
     written = write_report(folder, stored)
-    return facts, [*(f"{name}.parquet" for name in (*frames, *pictures)), *written]
+    return facts, [*kept, *(f"{name}.parquet" for name in (*frames, *pictures)), *written]
 
 
 def _choose(
@@ -148,7 +181,7 @@ def _setting(opened: Opened, grid: tuple[int, int], check: dict[str, Any] | None
     )
 
 
-def _check_sanity(opened: Opened, auditor: Auditor) -> pa.Table:
+def _check_sanity(opened: Opened, auditor: Auditor, telemetry: Telemetry | None) -> pa.Table:
     """Draw the network's weights anew and compare the maps of some images."""
     total = len(opened.split)
     kept = min(total, _SANITY_IMAGES)
@@ -159,7 +192,7 @@ def _check_sanity(opened: Opened, auditor: Auditor) -> pa.Table:
         return tabulate_sanity([])
     explainer = auditor.step.explainer
     total = len(images) * count_stages(explainer)
-    with Progress("sanity", total) as progress:
+    with Progress("sanity", total, telemetry=telemetry) as progress:
         stages: list[tuple[str, float, Mapping[str, NDArray[np.float64]]]] = []
         for stage in cascade(explainer, images, opened.config.seed, auditor.batch_size):
             found = {str(method): each for method, each in stage.correlations.items()}

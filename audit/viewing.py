@@ -265,6 +265,7 @@ def load_run(path: str | Path) -> Run:
     Args:
         path: A run's folder, or a folder of runs at any depth: then the newest complete one. Those
             in a folder ``certify`` further down are left out: nobody's models were audited there.
+            Or the address of a run in an object store, which is copied to ``~/.cache/audit``.
 
     Returns:
         The run, its files checked against the manifest.

@@ -12,10 +12,10 @@ import audit
 PACKAGE = Path(audit.__file__).parent
 # From the first room to the last; a module may import its own room and those before it.
 ROOMS = (
-    "errors", "config", "files", "devices", "usercode", "data", "masks", "models", "training",
+    "errors", "config", "files", "storage", "devices", "stopping", "usercode", "data", "masks", "models", "training",
     "cam", "explaining", "sanity",
-    "score", "step", "run", "tables", "report", "inputs", "viewing", "pixels", "results", "redraw",
-    "comparing", "gate", "export", "job", "certify", "explain", "masking", "cli",
+    "score", "step", "run", "tables", "report", "inputs", "work", "viewing", "pixels", "results",
+    "redraw", "comparing", "gate", "export", "merging", "engines", "job", "certify", "explain", "masking", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}
 

@@ -4,6 +4,7 @@ from audit.data.geometry import Geometry
 from audit.data.loader import iterate
 from audit.data.maskfiles import MaskFiles
 from audit.data.pictures import Samples
+from audit.data.reading import ReadPolicy
 from audit.data.sources import DATASETS, open_split
 from audit.data.split import ArraySplit, Batch, LimitedSplit, Split
 
@@ -14,6 +15,7 @@ __all__ = [
     "Geometry",
     "LimitedSplit",
     "MaskFiles",
+    "ReadPolicy",
     "Samples",
     "Split",
     "iterate",

@@ -17,7 +17,7 @@ from audit.data.decode import UnreadableImage
 from audit.data.maskfiles import MaskFiles
 from audit.data.maskvalues import BadMask, Shares, Size, shares_in_image, shares_in_values
 from audit.data.pictures import BadLabel, PictureSplit, Window
-from audit.data.places import read_bytes
+from audit.data.reading import read_bytes
 from audit.data.split import MASK_MISSING, MASK_UNREADABLE, Split
 from audit.errors import DataError
 from audit.usercode import Role, brief, call, find

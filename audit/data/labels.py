@@ -77,13 +77,15 @@ def labels_of(column: pa.ChunkedArray, names: Sequence[str], source: str) -> Lab
         >>> labels_of(pa.chunked_array([["dog", "cat", None, "dog"]]), (), "x").values.tolist()
         [1, 0, -1, 1]
     """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        texts = [(text or "").strip() for text in column.to_pylist()]
-        if names or not _are_numbers(texts):
-            return _from_texts(texts, names)
-        column = pa.chunked_array([[int(text) if text else None for text in texts]], pa.int64())
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        codes, said = _coded(column)
+        if names or not _are_numbers(said):
+            return _from_texts(codes, said, names)
+        numbers = pa.array([int(text) if text else None for text in said], pa.int64())
+        column = pa.chunked_array([numbers.take(pa.array(codes))])
+    elif pa.types.is_dictionary(column.type):
+        column = column.cast(kind)
     if pa.types.is_boolean(column.type):
         return _from_numbers(column.cast(pa.int8()), names or ("false", "true"), source)
     whole = pa.types.is_floating(column.type) and _are_whole(column)
@@ -108,14 +110,33 @@ def _are_whole(column: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.equal(pc.round(column), column)).as_py() in (True, None))
 
 
-def _from_texts(texts: Sequence[str], names: Sequence[str]) -> Labels:
-    classes = tuple(names) or tuple(sorted({text for text in texts if text}))
+def _coded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
+    """Text as positions in a list of the different texts, without spaces round them."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    column = column.unify_dictionaries()
+    if not column.num_chunks:
+        return np.array([], np.int64), []
+    said = ["" if text is None else text.strip() for text in column.chunk(0).dictionary.to_pylist()]
+    # One more for rows that hold nothing.
+    codes = [
+        chunk.indices.fill_null(len(said)).cast(pa.int64()).to_numpy() for chunk in column.chunks
+    ]
+    every = np.concatenate(codes)
+    # A dictionary may hold what no row says.
+    used = np.bincount(every, minlength=len(said) + 1) > 0
+    kept = [text for text, occurs in zip([*said, ""], used, strict=True) if occurs]
+    return (np.cumsum(used) - 1)[every], kept
+
+
+def _from_texts(codes: NDArray[np.int64], said: Sequence[str], names: Sequence[str]) -> Labels:
+    classes = tuple(names) or tuple(sorted({text for text in said if text}))
     position = {name: k for k, name in enumerate(classes)}
-    values = np.array([position.get(text, _NONE) for text in texts], np.int64)
+    values = np.array([position.get(text, _NONE) for text in said], np.int64)[codes]
+    strange = [k for k, text in enumerate(said) if text and text not in position]
     remarks = {
-        i: f"its label '{text}' is none of the {len(classes)} classes"
-        for i, text in enumerate(texts)
-        if text and text not in position
+        int(i): f"its label '{said[codes[i]]}' is none of the {len(classes)} classes"
+        for i in np.flatnonzero(np.isin(codes, strange))
     }
     return Labels(values, classes, remarks)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from audit.data.decode import UnreadableImage
+from audit.data.identity import identities
 from audit.data.labels import Labels
 from audit.data.maskfiles import MaskFiles
 from audit.data.maskvalues import BadMask, Shares, Size, read_mask
 from audit.data.pictures import Window
-from audit.data.places import digests, join, read_bytes, shown
+from audit.data.places import is_uri, join, shown
+from audit.data.reading import Piece, Reader, read_bytes
 from audit.data.split import MASK_MISSING, MASK_UNREADABLE
 
 
@@ -24,6 +26,7 @@ class FileRecords:
         ids: Each sample's name.
         labels: Each sample's label.
         windows: The part of the picture that is the sample; ``None`` for whole pictures.
+        reader: What reads them.
     """
 
     base: str
@@ -31,6 +34,7 @@ class FileRecords:
     ids: Sequence[str]
     labels: Labels
     windows: Sequence[Window] | None = None
+    reader: Reader = field(default_factory=Reader)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -45,9 +49,10 @@ class FileRecords:
 
     def picture(self, i: int) -> bytes:
         """See :class:`audit.data.pictures.Records`."""
-        if not self.names[i]:
+        name = self.names[i]
+        if not name:
             raise UnreadableImage("no file is named")
-        return read_bytes(join(self.base, self.names[i]))
+        return read_bytes(join(self.base, name), self.reader)
 
     def window(self, i: int) -> Window | None:
         """See :class:`audit.data.pictures.Records`."""
@@ -56,7 +61,13 @@ class FileRecords:
     def contents(self) -> Iterator[str]:
         """See :class:`audit.data.pictures.Records`."""
         # Once each, for the instances of a picture share its file.
-        return digests(join(self.base, name) for name in dict.fromkeys(self.names))
+        places = (join(self.base, name) for name in dict.fromkeys(self.names))
+        return identities(places, len(self), self.reader)
+
+    def ahead(self, indices: Sequence[int]) -> FileRecords:
+        """See :class:`audit.data.pictures.ReadAhead`."""
+        reader = _ahead(self.reader, self.base, [self.names[i] for i in indices])
+        return self if reader is self.reader else replace(self, reader=reader)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +79,14 @@ class FileMasks:
         names: For each sample the files that may be its mask: usable only where it is one.
         files: Which values mean what.
         wanted: What was looked for, for messages.
+        reader: What reads them.
     """
 
     base: str
     names: Sequence[Sequence[str]]
     files: MaskFiles
     wanted: str = "none is named"
+    reader: Reader = field(default_factory=Reader)
 
     def read(self, i: int, size: Size) -> Shares:
         """See :class:`audit.data.pictures.Masks`."""
@@ -83,10 +96,24 @@ class FileMasks:
         if len(names) > 1:
             listed = ", ".join(map(shown, names))
             raise BadMask(MASK_UNREADABLE, f"which file is its mask is not clear: {listed}")
-        return read_mask(join(self.base, names[0]), shown(names[0]), self.files, size)
+        place = join(self.base, names[0])
+        return read_mask(place, shown(names[0]), self.files, size, self.reader)
 
     def contents(self) -> Iterator[str]:
         """See :class:`audit.data.pictures.Masks`."""
         yield repr((self.files.object_values, self.files.unknown_values))
         yield repr([len(names) for names in self.names])
-        yield from digests(join(self.base, name) for names in self.names for name in names)
+        places = (join(self.base, name) for names in self.names for name in names)
+        yield from identities(places, len(self.names), self.reader)
+
+    def ahead(self, indices: Sequence[int]) -> FileMasks:
+        """See :class:`audit.data.pictures.ReadAhead`."""
+        chosen = [self.names[i] for i in indices]
+        reader = _ahead(self.reader, self.base, [names[0] for names in chosen if len(names) == 1])
+        return self if reader is self.reader else replace(self, reader=reader)
+
+
+def _ahead(reader: Reader, base: str, names: Sequence[str]) -> Reader:
+    """A reader that holds these, if there are any in a store; else the same."""
+    places = [place for name in names if name and is_uri(place := join(base, name))]
+    return reader.ahead(map(Piece, places)) if places else reader

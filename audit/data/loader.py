@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 
 from torch.utils.data import DataLoader
@@ -54,6 +55,9 @@ def fetch(
     Yields:
         The batches.
     """
+    if workers:
+        # Workers are forked from a server that holds torch; else each would import it anew.
+        multiprocessing.set_forkserver_preload(["__main__", __name__])
     loader: DataLoader[Batch] = DataLoader(
         split,  # type: ignore[arg-type]  # map-style with __getitems__ only
         batch_sampler=batches,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from audit.data.decode import JPEG, UnreadableImage, open_upright
 from audit.data.maskfiles import MaskFiles
-from audit.data.places import read_bytes, reason
+from audit.data.places import reason
+from audit.data.reading import Reader, read_bytes
 from audit.data.split import MASK_MISSING, MASK_UNREADABLE
 
 Values = NDArray[Any]
@@ -113,7 +114,9 @@ class _Pixels:
     bits: bool = False
 
 
-def read_mask(place: str, source: str, files: MaskFiles, size: Size) -> Shares:
+def read_mask(
+    place: str, source: str, files: MaskFiles, size: Size, reader: Reader | None = None
+) -> Shares:
     """Read and decode a mask file.
 
     Args:
@@ -121,6 +124,7 @@ def read_mask(place: str, source: str, files: MaskFiles, size: Size) -> Shares:
         source: What messages call it.
         files: Which values mean what.
         size: The picture's height and width.
+        reader: What reads it; ``None`` for the usual limits.
 
     Returns:
         The shares.
@@ -130,7 +134,7 @@ def read_mask(place: str, source: str, files: MaskFiles, size: Size) -> Shares:
         OtherSize: If it is not of the picture's size.
     """
     try:
-        data = read_bytes(place)
+        data = read_bytes(place, reader)
     except FileNotFoundError as error:
         raise BadMask(MASK_MISSING, f"its mask {source} does not exist") from error
     except OSError as error:

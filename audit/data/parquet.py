@@ -10,6 +10,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from audit.data.decode import UnreadableImage
+from audit.data.identity import identities, stamps
 from audit.data.labels import Labels, labels_of
 from audit.data.maskfiles import MaskFiles
 from audit.data.maskvalues import BadMask, Shares, Size, Values, decode_mask, shares_in_values
 from audit.data.pictures import PictureSplit, Window
-from audit.data.places import digests
+from audit.data.reading import RangeFile, Reader, ReadPolicy
 from audit.data.rle import fill
 from audit.data.split import MASK_MISSING, MASK_UNREADABLE
 from audit.errors import DataError
@@ -44,23 +46,25 @@ class ParquetRows:
     """Rows of Parquet files as one table, read a row group at a time; the last ones are kept.
 
     Args:
-        files: The files, in order.
+        files: The files, in order: paths or URIs.
+        policy: How long and how often those in a store are asked for.
 
     Raises:
         DataError: If one cannot be read, or they differ in their columns.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path | str], policy: ReadPolicy | None = None) -> None:
         self.files = tuple(files)
-        self._groups: list[tuple[Path, int]] = []
+        self._reader = Reader(policy=policy or ReadPolicy())
+        self._sizes = _sizes_of(files, self._reader.policy)
+        self._groups: list[tuple[Path | str, int]] = []
         sizes: list[int] = []
         schemas: list[pa.Schema] = []
-        for file in files:
-            with _readable(file), pq.ParquetFile(file) as opened:
-                schemas.append(opened.schema_arrow)
-                for group in range(opened.metadata.num_row_groups):
-                    self._groups.append((file, group))
-                    sizes.append(opened.metadata.row_group(group).num_rows)
+        with ThreadPoolExecutor() as pool:
+            for file, (schema, counts) in zip(files, pool.map(self._footer, files), strict=True):
+                schemas.append(schema)
+                self._groups += [(file, group) for group in range(len(counts))]
+                sizes += counts
         self.schema = schemas[0]
         self._refuse_other_columns(schemas)
         self._starts = [0, *itertools.accumulate(sizes)]
@@ -76,9 +80,28 @@ class ParquetRows:
         """A whole column, for small ones."""
         chunks = []
         for file in self.files:
-            with _readable(file):
-                chunks += pq.read_table(file, columns=[name])[name].chunks
+            with _readable(file), self._opened(file) as opened:
+                chunks += opened.read(columns=[name])[name].chunks
         return pa.chunked_array(chunks, self.schema.field(name).type)
+
+    def codes(self, name: str) -> pa.ChunkedArray:
+        """A whole column of text as positions in dictionaries, which takes little memory."""
+        chunks = []
+        for file in self.files:
+            with _readable(file), self._opened(file, coded=[name]) as opened:
+                chunks += opened.read(columns=[name])[name].chunks
+        return pa.chunked_array(chunks)
+
+    def parts(self, name: str) -> Iterator[tuple[int, pa.Array]]:
+        """A column a row group at a time, each with the number of its first row; none is kept.
+
+        Raises:
+            DataError: If a file cannot be read any more.
+        """
+        for group, (file, number) in enumerate(self._groups):
+            with _readable(file), self._opened(file) as opened:
+                column = opened.read_row_group(number, columns=[name])[name]
+            yield self._starts[group], column.combine_chunks()
 
     def value(self, name: str, i: int) -> Any:
         """One value; of pictures their bytes, however they are wrapped.
@@ -95,7 +118,7 @@ class ParquetRows:
     def _read(self, group: int, name: str) -> pa.Array:
         file, number = self._groups[group]
         try:
-            with pq.ParquetFile(file) as opened:
+            with self._opened(file) as opened:
                 column = opened.read_row_group(number, columns=[name])[name]
         except pa.ArrowInvalid as error:
             raise OSError(str(error).splitlines()[0]) from error
@@ -107,11 +130,22 @@ class ParquetRows:
             self._kept.popitem(last=False)
         return array
 
+    def _footer(self, file: Path | str) -> tuple[pa.Schema, list[int]]:
+        with _readable(file), self._opened(file) as opened:
+            groups = range(opened.metadata.num_row_groups)
+            return opened.schema_arrow, [opened.metadata.row_group(g).num_rows for g in groups]
+
+    def _opened(self, file: Path | str, coded: Sequence[str] = ()) -> pq.ParquetFile:
+        if isinstance(file, Path):
+            return pq.ParquetFile(file, read_dictionary=coded)
+        whole = pa.PythonFile(RangeFile(file, self._sizes[file], self._reader), mode="r")
+        return pq.ParquetFile(whole, read_dictionary=coded)
+
     def _refuse_other_columns(self, schemas: Sequence[pa.Schema]) -> None:
         for file, schema in zip(self.files, schemas, strict=True):
             if not schema.equals(self.schema, check_metadata=False):
                 raise DataError(
-                    f"{file} has other columns than {self.files[0].name}",
+                    f"{file} has other columns than {last_part(self.files[0])}",
                     expected=said_of(self.schema),
                     found=said_of(schema),
                     remedy="name the files of one dataset",
@@ -158,7 +192,7 @@ class ParquetRecords:
 
     def contents(self) -> Iterator[str]:
         """See :class:`audit.data.pictures.Records`."""
-        return digests(map(str, self.rows.files))
+        return identities(map(str, self.rows.files), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,10 +257,11 @@ def open_parquet(pattern: str, part: str, masks: MaskFiles) -> PictureSplit:
     """
     rows = ParquetRows(_matching(pattern, part))
     image, label = _columns_of(rows)
-    labels = labels_of(rows.column(label), class_names(rows.schema, label), rows.files[0].name)
+    first = Path(rows.files[0])
+    labels = labels_of(rows.column(label), class_names(rows.schema, label), first.name)
     has_masks = MASK_COLUMN in rows.schema.names
     return PictureSplit(
-        name=_name_of(pattern, rows.files[0]),
+        name=_name_of(pattern, first),
         part=part,
         classes=labels.classes,
         records=ParquetRecords(rows=rows, image=image, labels=labels, part=part),
@@ -335,8 +370,32 @@ def _name_of(pattern: str, first: Path) -> str:
     return folder.parent.name if folder.name == "data" else folder.name
 
 
+def last_part(place: Path | str) -> str:
+    """A file's or object's own name.
+
+    Example:
+        >>> last_part("s3://bucket/index/part-0.parquet")
+        'part-0.parquet'
+    """
+    return str(place).rstrip("/").rpartition("/")[2]
+
+
+def _sizes_of(files: Sequence[Path | str], policy: ReadPolicy) -> dict[str, int]:
+    """How large the objects among some files are."""
+    found = stamps([file for file in files if isinstance(file, str)], policy)
+    sizes = {}
+    for place, told in found.items():
+        with _readable(place):
+            if isinstance(told, OSError):
+                raise told
+            if told.size < 0:
+                raise OSError("the server does not tell its size")
+        sizes[place] = told.size
+    return sizes
+
+
 @contextlib.contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def _readable(file: Path | str) -> Iterator[None]:
     """Turn Arrow's errors about a file into a message."""
     try:
         yield

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ Samples = Literal["images", "instances"]
 # is this much longer.
 LEAST_INSTANCE = 32
 CONTEXT = 0.3
+# Samples whose bytes are held at a time: a batch of any size reads so many ahead.
+_AHEAD = 256
 # What pictures of many sizes are brought to where nothing else is said.
 DEFAULT_GEOMETRY = Geometry.square(32)
 
@@ -114,6 +116,14 @@ class Masks(Protocol):
         """Digests of everything that decides the masks."""
 
 
+@runtime_checkable
+class ReadAhead(Protocol):
+    """Records or masks that lie in a store, where asking for them one by one would take long."""
+
+    def ahead(self, indices: Sequence[int]) -> Self:
+        """The same with what these samples want at hand, read all at once."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PictureSplit:
     """Pictures decoded, checked, resized and cropped as they are fetched.
@@ -129,6 +139,8 @@ class PictureSplit:
         geometry: How pictures become what the model sees.
         stored_size: The height and width that all pictures have; others are unreadable.
             ``None`` where they have many sizes.
+        identity: Tells what stands for labels, names, pictures and masks in the fingerprint, where
+            they are too many to be asked; ``None`` asks records and masks.
     """
 
     name: str
@@ -141,6 +153,7 @@ class PictureSplit:
     geometry: Geometry = DEFAULT_GEOMETRY
     stored_size: Size | None = None
     in_memory: bool = False
+    identity: Callable[[], str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("name", "part"):
@@ -161,6 +174,9 @@ class PictureSplit:
         """See :class:`audit.data.split.Split`."""
         decided = (self.classes, self.geometry, self.stored_size, self.mask_kind)
         digest = hashlib.sha256(repr(decided).encode())
+        if self.identity is not None:
+            digest.update(f"identity {self.identity()}\n".encode())
+            return digest.hexdigest()
         for content in self.records.contents():
             digest.update(f"picture {content}\n".encode())
         for i in range(len(self.records)):
@@ -178,6 +194,10 @@ class PictureSplit:
             return frame(self, geometry)
         return replace(self, geometry=geometry)
 
+    def name_of(self, i: int) -> str:
+        """See :func:`audit.data.split.name_of`."""
+        return visible(self.records.sample_id(i))
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -189,9 +209,7 @@ class PictureSplit:
         labels = torch.zeros(count, dtype=torch.int64)
         stored = torch.full((count, 3), -1)
         status, problem = [OK] * count, [""] * count
-        # In the order of storage, because neighbours may be read together.
-        for row in sorted(range(count), key=indices.__getitem__):
-            sample = _Sample.read(self, indices[row])
+        for row, sample in self._samples(indices):
             labels[row], status[row], problem[row] = sample.label, sample.status, sample.problem
             stored[row] = torch.tensor(sample.stored)
             if sample.image is not None:
@@ -212,6 +230,27 @@ class PictureSplit:
             problem=problem,
             stored=stored,
         )
+
+    def _samples(self, indices: Sequence[int]) -> Iterator[tuple[int, _Sample]]:
+        """Each sample with its row."""
+        # In the order of storage, because neighbours may be read together.
+        rows = sorted(range(len(indices)), key=indices.__getitem__)
+        for start in range(0, len(rows), _AHEAD):
+            some = rows[start : start + _AHEAD]
+            split = self._ahead([indices[row] for row in some])
+            for row in some:
+                yield row, _Sample.read(split, indices[row])
+
+    def _ahead(self, indices: Sequence[int]) -> PictureSplit:
+        records, masks = _ahead(self.records, indices), _ahead(self.masks, indices)
+        if records is self.records and masks is self.masks:
+            return self
+        return replace(self, records=records, masks=masks)
+
+
+def _ahead(source: Any, indices: Sequence[int]) -> Any:
+    """Records or masks with what some samples want, where they can read ahead."""
+    return source.ahead(indices) if isinstance(source, ReadAhead) else source
 
 
 @dataclass

@@ -1,16 +1,13 @@
-"""Files and objects by path or URI: reading, joining names, digests of many at once."""
+"""Files and objects by path or URI: names, and what is needed to read them."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
+import glob
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 
 from audit.errors import DataError, visible
-from audit.files import sha256_of
 
 # What to install for a protocol, where fsspec does not bring it itself.
 _BACKENDS = {
@@ -18,10 +15,8 @@ _BACKENDS = {
     "https": "aiohttp", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs", "hf": "huggingface_hub",
     "sftp": "paramiko", "ssh": "paramiko",
 }  # fmt: skip
-# Digests in flight at once: a million waiting tasks would take a gigabyte.
-_AT_ONCE = 4096
 # Python's ValueError where a name holds a zero byte or half a surrogate pair.
-_NO_NAME = "no file can have such a name"
+NO_NAME = "no file can have such a name"
 
 
 def is_uri(place: str) -> bool:
@@ -78,34 +73,6 @@ def as_text(path: str | Path) -> str:
     return visible(str(path))
 
 
-def read_bytes(place: str) -> bytes:
-    """Everything in a file or object.
-
-    Args:
-        place: A path, or a URI of any file system that fsspec knows.
-
-    Returns:
-        Its bytes.
-
-    Raises:
-        OSError: If it cannot be read; a ``FileNotFoundError`` where there is none.
-    """
-    if not is_uri(place):
-        try:
-            return Path(place).read_bytes()
-        except ValueError as error:
-            raise OSError(_NO_NAME) from error
-    import fsspec
-
-    try:
-        system, path = fsspec.core.url_to_fs(place)
-        return bytes(system.cat_file(path))
-    except OSError:
-        raise
-    except Exception as error:  # each file system has errors of its own
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
 def reason(error: OSError) -> str:
     """Why something could not be read, without the path that the error names.
 
@@ -116,21 +83,6 @@ def reason(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "No such file or directory"
     return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def digests(places: Iterable[str]) -> Iterator[str]:
-    """SHA-256 of the content of many places, in order, several read at a time.
-
-    Args:
-        places: Paths and URIs.
-
-    Yields:
-        A digest, or why there is none, for each.
-    """
-    waiting = iter(places)
-    with ThreadPoolExecutor() as pool:
-        while some := list(itertools.islice(waiting, _AT_ONCE)):
-            yield from pool.map(_digest, some)
 
 
 def require_backends(places: Iterable[str]) -> None:
@@ -164,20 +116,48 @@ def require_backends(places: Iterable[str]) -> None:
                 ) from error
 
 
+def matching(place: str, ending: str) -> list[str] | None:
+    """The files or objects that a folder or a glob means, sorted.
+
+    Args:
+        place: A path or URI.
+        ending: What files of a folder end with.
+
+    Returns:
+        Their places; ``None`` where it names one file.
+
+    Raises:
+        DataError: If a store cannot be listed.
+    """
+    if not is_uri(place):
+        if Path(place).is_dir():
+            pattern = os.path.join(glob.escape(place), f"*{ending}")  # noqa: PTH118
+        elif glob.has_magic(place) and not Path(place).exists():
+            pattern = place
+        else:
+            return None
+        # Not Path.glob, which takes no absolute patterns.
+        return sorted(name for name in glob.glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207
+    if place.endswith("/"):
+        place = f"{place}*{ending}"
+    # A question mark begins a query.
+    if not ("*" in place or "[" in place):
+        return None
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(place)
+        system.invalidate_cache()
+        return sorted(system.unstrip_protocol(name) for name in system.glob(path))
+    except Exception as error:  # each file system has errors of its own
+        raise DataError(
+            f"{place} cannot be listed", found=f"{type(error).__name__}: {error}".partition("\n")[0]
+        ) from error
+
+
 def listing(folder: Path) -> str:
     """What a folder holds, in few words, for messages."""
     if not folder.is_dir():
         return "no such folder"
     names = sorted(path.name for path in folder.iterdir())
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "") if names else "an empty folder"
-
-
-def _digest(place: str) -> str:
-    try:
-        if is_uri(place):
-            return hashlib.sha256(read_bytes(place)).hexdigest()
-        return sha256_of(Path(place))
-    except OSError as error:
-        return f"unreadable: {reason(error)}"
-    except ValueError:
-        return f"unreadable: {_NO_NAME}"

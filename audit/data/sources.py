@@ -15,8 +15,10 @@ from audit.data.maskfiles import MaskFiles
 from audit.data.parquet import open_parquet
 from audit.data.pets import open_pets
 from audit.data.pictures import Samples
+from audit.data.reading import ReadPolicy
 from audit.data.split import LimitedSplit, Split
 from audit.data.voc import open_voc
+from audit.data.webdataset import open_webdataset
 from audit.errors import DataError
 from audit.usercode import is_spec
 
@@ -31,13 +33,19 @@ DATASETS = (
     "folder:PATH",
     "parquet:GLOB",
     "manifest:FILE",
+    "webdataset:PATTERN",
     "module:function",
 )
-_PLACES = {"folder": "folder:PATH", "parquet": "parquet:GLOB", "manifest": "manifest:FILE"}
+_PLACES = {
+    "folder": "folder:PATH",
+    "parquet": "parquet:GLOB",
+    "manifest": "manifest:FILE",
+    "webdataset": "webdataset:PATTERN",
+}
 _KINDS = {name.partition(":")[0] for name in DATASETS}
 
 
-def open_split(
+def open_split(  # noqa: PLR0913 - each says something of its own
     dataset: str,
     part: str = "test",
     *,
@@ -47,6 +55,8 @@ def open_split(
     image_size: int | None = None,
     limit: int | None = None,
     download: bool = False,
+    cache: Path | None = None,
+    policy: ReadPolicy | None = None,
 ) -> Split:
     """Open one split of a dataset.
 
@@ -62,6 +72,9 @@ def open_split(
             ``None`` is the dataset's own size, or 32 where pictures have many.
         limit: Keep this many samples, evenly spaced.
         download: Allow a download where the data is absent.
+        cache: The folder of caches, for the indexes of tar files; ``None`` keeps none.
+        policy: How long and how often objects in a store are asked for; ``None`` for 30 seconds
+            and four times.
 
     Returns:
         The split.
@@ -74,7 +87,16 @@ def open_split(
         >>> len(open_split("demo", "test"))
         797
     """
-    split = _open(dataset, part, root, masks or MaskFiles(), samples, download=download)
+    masks = masks or MaskFiles()
+    kind, _, place = dataset.partition(":")
+    if kind == "webdataset" and place:
+        _refuse_flags(dataset, kind, masks, samples)
+        split: Split = open_webdataset(place, part, masks, cache=cache, policy=policy)
+    elif kind == "manifest" and place:
+        _refuse_flags(dataset, kind, masks, samples)
+        split = open_manifest(place, part, masks, policy)
+    else:
+        split = _open(dataset, part, root, masks, samples, download=download)
     if image_size is not None:
         split = split.framed(Geometry.square(image_size))
     if limit is not None:
@@ -137,8 +159,6 @@ def _open_place(
             return open_folder(Path(path), part, masks)
         case "parquet":
             return open_parquet(path, part, masks)
-        case "manifest":
-            return open_manifest(path, part, masks)
     return None
 
 
@@ -151,7 +171,7 @@ def _refuse_flags(dataset: str, kind: str, masks: MaskFiles, samples: Samples) -
         (
             "--mask-object and --mask-unknown",
             valued,
-            ("folder", "parquet", "manifest", "module:function"),
+            ("folder", "parquet", "manifest", "webdataset", "module:function"),
         ),
         ("--samples instances", samples == "instances", ("voc", "coco")),
     )

@@ -178,6 +178,10 @@ class ArraySplit:
         """See :class:`Split`."""
         return frame(self, geometry)
 
+    def name_of(self, i: int) -> str:
+        """See :func:`name_of`."""
+        return self.sample_ids[i]
+
     def __len__(self) -> int:
         return len(self.sample_ids)
 
@@ -191,6 +195,20 @@ class ArraySplit:
             object_mask=None if self.masks is None else self.masks[index].float(),
             status=[OK] * len(indices),
         )
+
+
+def name_of(split: Split, i: int) -> str:
+    """What a sample is called, told without opening it.
+
+    Args:
+        split: The samples.
+        i: Position of one.
+
+    Returns:
+        Its ``sample_id``; empty where the split cannot tell.
+    """
+    tell = getattr(split, "name_of", None)
+    return str(tell(i)) if tell is not None else ""
 
 
 def frame(split: Split, geometry: Geometry) -> Split:
@@ -258,6 +276,10 @@ class FramedSplit(_OverSplit):
         """See :class:`Split`."""
         return self._split.framed(geometry)
 
+    def name_of(self, i: int) -> str:
+        """See :func:`name_of`."""
+        return name_of(self._split, i)
+
     def __len__(self) -> int:
         return len(self._split)
 
@@ -297,6 +319,10 @@ class LimitedSplit(_OverSplit):
     def framed(self, geometry: Geometry) -> Split:
         """See :class:`Split`."""
         return LimitedSplit(self._split.framed(geometry), len(self))
+
+    def name_of(self, i: int) -> str:
+        """See :func:`name_of`."""
+        return name_of(self._split, self._chosen[i])
 
     def __len__(self) -> int:
         return len(self._chosen)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audit.data.places import read_bytes, reason
+from audit.data.places import reason
+from audit.data.reading import Reader, read_bytes
 from audit.errors import DataError
 
 _DELIMITERS = ",;\t"
@@ -18,12 +19,13 @@ _DELIMITERS = ",;\t"
 _LONGEST_CELL = 2**31 - 1
 
 
-def read_table(place: str, what: str) -> pa.Table:
+def read_table(place: str, what: str, reader: Reader | None = None) -> pa.Table:
     """Read a table whole.
 
     Args:
         place: Path or URI of a CSV or Parquet file.
         what: What messages call it: ``manifest``.
+        reader: What reads it; ``None`` for the usual limits.
 
     Returns:
         The table, its columns' names in small letters; every column of a CSV file is text.
@@ -32,7 +34,7 @@ def read_table(place: str, what: str) -> pa.Table:
         DataError: If it is absent or damaged.
     """
     try:
-        data = read_bytes(place)
+        data = read_bytes(place, reader)
         parquet = data[:4] == b"PAR1"
         table = pq.read_table(pa.BufferReader(data)) if parquet else _read_csv(data)
     except FileNotFoundError as error:
@@ -45,12 +47,19 @@ def read_table(place: str, what: str) -> pa.Table:
             expected="a CSV file with a line of column names, or a Parquet file",
             found=str(error).splitlines()[0],
         ) from error
-    names = [name.strip().lower() for name in table.column_names]
+    return table.rename_columns(refuse_repeated(table.column_names, place, what))
+
+
+def refuse_repeated(columns: Sequence[str], place: str, what: str) -> list[str]:
+    """The names of columns in small letters, without spaces around them.
+
+    Raises:
+        DataError: If two are the same.
+    """
+    names = [name.strip().lower() for name in columns]
     if len(set(names)) < len(names):
-        raise DataError(
-            f"the {what} {place} has two columns of one name", found=", ".join(table.column_names)
-        )
-    return table.rename_columns(names)
+        raise DataError(f"the {what} {place} has two columns of one name", found=", ".join(columns))
+    return names
 
 
 def text_column(table: pa.Table, name: str) -> list[str]:
@@ -63,9 +72,10 @@ def text_column(table: pa.Table, name: str) -> list[str]:
     return ["" if value is None else str(value).strip() for value in table[name].to_pylist()]
 
 
-def columns_found(table: pa.Table) -> str:
+def columns_found(table: pa.Table | pa.Schema) -> str:
     """The columns' names, for messages."""
-    return ", ".join(table.column_names) or "none"
+    names = table.names if isinstance(table, pa.Schema) else table.column_names
+    return ", ".join(names) or "none"
 
 
 def _read_csv(data: bytes) -> pa.Table:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.data.identity import identities
 from audit.data.labels import Labels
 from audit.data.listed import FileRecords
 from audit.data.maskvalues import BadMask, Shares, Size, palette_values
 from audit.data.pictures import CONTEXT, LEAST_INSTANCE, PictureSplit, Samples, Window
-from audit.data.places import digests, listing, reason
+from audit.data.places import listing, reason
 from audit.data.split import MASK_MISSING, MASK_UNREADABLE
 from audit.errors import DataError
 
@@ -126,9 +127,8 @@ class VocMasks:
         """See :class:`audit.data.pictures.Masks`."""
         yield repr(self.numbers)
         for kind in ("SegmentationClass", "SegmentationObject"):
-            yield from digests(
-                str(self.folder / kind / f"{name}.png") for name in dict.fromkeys(self.names)
-            )
+            files = (str(self.folder / kind / f"{name}.png") for name in dict.fromkeys(self.names))
+            yield from identities(files, len(self.names))
 
 
 def _whole(folder: Path, names: Sequence[str], scanned: Sequence[_Scanned]) -> _Built:

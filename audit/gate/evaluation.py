@@ -17,6 +17,7 @@ from audit.gate.rules import (
     check_each_class,
     check_forbidden,
     check_label_issues,
+    check_missing,
     check_tested,
     check_undefined,
 )
@@ -106,6 +107,8 @@ def _own_checks(
 ) -> dict[str, list[Check]]:
     """The checks of each rule that needs no baseline."""
     found: dict[str, list[Check]] = {}
+    if run.manifest.get("missing"):
+        found["allow_missing"] = [check_missing(run.manifest, allowed=settings.allow_missing)]
     for rule in settings.rules:
         if rule == "forbid":
             found[rule] = check_forbidden(settings.forbid, classes)

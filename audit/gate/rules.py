@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from audit.gate.checks import (
     number,
 )
 from audit.gate.settings import GateSettings
+from audit.run.gaps import gaps_in_words, gaps_of
 from audit.tables.clusters import find_clusters
 from audit.tables.power import mean_error, wilson_interval
 from audit.tables.reading import AuditRun
@@ -162,6 +163,24 @@ def _share(part: int, whole: int) -> float | None:
 def _exact(rule: str, quantity: str, limit: float) -> Bound:
     """A limit for a number that is counted, not estimated."""
     return Bound(rule=rule, quantity=quantity, limit=limit, ceiling=True, by="point")
+
+
+def check_missing(manifest: Mapping[str, Any], *, allowed: bool) -> Check:
+    """Whether a run that goes without parts of its split may do so.
+
+    Args:
+        manifest: Of a run that lacks some.
+        allowed: What the gate says.
+    """
+    absent = sum(gap.samples for gap in gaps_of(manifest))
+    share = absent / (absent + int(manifest["totals"]["samples"]))
+    words = f"the split: {gaps_in_words(manifest)}"
+    if not allowed:
+        words += "; limit: none may be missing unless allow_missing is true"
+    return Check(
+        rule="allow_missing", label=SPLIT, name="", status=PASSED if allowed else FAILED,
+        value=share, limit=None if allowed else 0.0, message=words,
+    )  # fmt: skip
 
 
 def check_tested(least: int, classes: pd.DataFrame) -> list[Check]:

@@ -58,6 +58,7 @@ class GateSettings(BaseModel):
         strict: A limit is kept only where the whole 95% interval keeps it.
         untested: What becomes of a class that cannot be judged: ``list`` names it, and a rule by
             which nothing can be judged fails; ``fail`` fails each; ``allow`` fails none.
+        allow_missing: Whether a run may go without parts of its split.
 
     Example:
         >>> GateSettings(forbid=["suspect"], max_rise={"far_logit": 0.1}, baseline="b").rules
@@ -81,6 +82,7 @@ class GateSettings(BaseModel):
     except_classes: tuple[str, ...] = Field(default=(), alias="except")
     strict: Switch = False
     untested: Literal["list", "fail", "allow"] = "list"
+    allow_missing: Switch = False
 
     @property
     def rules(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from audit.config import AuditConfig
 from audit.data import Split
 from audit.devices import pick_device
 from audit.errors import UsageError
-from audit.inputs import count_workers, open_data, settle_geometry
+from audit.inputs import cache_folder, count_workers, open_data, settle_geometry
 from audit.masks.families import MaskFamilies
 from audit.masks.opening import open_families
 from audit.models.preprocessing import Preprocessing
@@ -67,7 +67,7 @@ def open_masking(config: AuditConfig, against: str | None = None) -> Opened:
         names,
         split,
         split.fingerprint(),
-        out=config.out,
+        cache=cache_folder(config),
         device=device,
         workers=workers,
         download=config.download,

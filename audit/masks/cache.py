@@ -104,8 +104,21 @@ class MaskCache:
                 free = [block for block in left if locks.take(block)]
         return done
 
+    def holds(self, index: Tensor) -> Tensor:
+        """Which samples' masks are there.
+
+        Args:
+            index: Positions in the split, int64, N.
+
+        Returns:
+            bool, N.
+        """
+        blocks = index.cpu().numpy() // BLOCK
+        there = [block for block in np.unique(blocks) if self._rows(int(block)) is not None]
+        return torch.from_numpy(np.isin(blocks, there))
+
     def read(self, index: Tensor) -> MaskEstimate:
-        """The masks of some samples; absent ones are estimated first.
+        """The masks of some samples; absent ones are estimated first, with those around them.
 
         Args:
             index: Positions in the split, int64, N.

@@ -181,15 +181,21 @@ class MaskFamilies:
 
 
 def _mended(cache: MaskCache, batch: Batch) -> MaskEstimate:
-    """Masks from the cache; anew for images that could not be read when it was filled."""
-    estimate = cache.read(batch.index)
+    """Masks from the cache; anew where it has none, or could not read an image when it was filled.
+
+    Some samples from all over a split are not worth filling all of its blocks for.
+    """
     readable = torch.tensor([status != UNREADABLE for status in batch.status])
-    missed = (estimate.confidence.isnan() & readable).nonzero()[:, 0]
-    if not len(missed):
-        return estimate
-    again = cache.estimator(batch.images[missed])
-    planes, confidence = estimate.planes.clone(), estimate.confidence.clone()
-    planes[missed], confidence[missed] = again.planes.cpu(), again.confidence.cpu()
+    there = cache.holds(batch.index)
+    kept = cache.read(batch.index[there])
+    missed = ~there & readable
+    missed[there] = kept.confidence.isnan() & readable[there]
+    planes = torch.zeros(len(batch), *kept.planes.shape[1:], dtype=torch.bool)
+    confidence = torch.full((len(batch),), torch.nan)
+    planes[there], confidence[there] = kept.planes, kept.confidence
+    if missed.any():
+        again = cache.estimator(batch.images[missed])
+        planes[missed], confidence[missed] = again.planes.cpu(), again.confidence.cpu()
     return MaskEstimate(planes=planes, confidence=confidence)
 
 

@@ -13,7 +13,7 @@ from audit.masks.cache import MaskCache
 from audit.masks.estimators import DefaultEstimator, Estimator
 from audit.masks.families import MaskFamilies
 
-FOLDER = Path(".cache", "masks")  # under the folder of reports
+FOLDER = "masks"  # under the folder of caches
 
 
 def open_families(
@@ -21,7 +21,7 @@ def open_families(
     split: Split,
     fingerprint: str,
     *,
-    out: Path,
+    cache: Path,
     device: torch.device,
     workers: int = 0,
     download: bool = False,
@@ -32,7 +32,7 @@ def open_families(
         names: The main family, then the others.
         split: The samples, in the geometry that the model sees.
         fingerprint: Their digest.
-        out: The folder of reports, which the caches lie under.
+        cache: The folder of caches.
         device: Where to estimate.
         workers: Processes that decode.
         download: Allow rembg to download a network.
@@ -47,7 +47,8 @@ def open_families(
     for name in names:
         estimator = _estimator_of(name, split.image_size, device, download)
         if estimator is not None and estimator.name not in caches:
-            caches[estimator.name] = MaskCache(split, fingerprint, out / FOLDER, estimator, workers)
+            folder = cache / FOLDER
+            caches[estimator.name] = MaskCache(split, fingerprint, folder, estimator, workers)
     return MaskFamilies(
         names=names,
         image_size=split.image_size,

@@ -145,7 +145,9 @@ def _identity(spec: str, module: nn.Module) -> str:
         Path(file)
         for name, loaded in list(sys.modules.items())
         if (file := getattr(loaded, "__file__", None)) is not None
-        and (name == spec.partition(":")[0] or _is_users(Path(file), here))
+        # A script that asks for the audit is no part of the network, and is not what other
+        # processes of the run are started with.
+        and (name == spec.partition(":")[0] or (name != "__main__" and _is_users(Path(file), here)))
     }
     for file in sorted(files):
         if file.is_file():

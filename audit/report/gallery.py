@@ -83,8 +83,10 @@ def flag_samples(
     for name in BY_ROW:
         raised[name] = samples[name].fillna(value=False).to_numpy(bool)
     rank = np.full(count, np.inf)
-    place = _places(index, labels["index"].to_numpy(np.int64))
-    rank[place] = labels["label_rank"].to_numpy(np.float64)
+    # A large run keeps the rows of the first suspects alone.
+    suspects = labels[labels["index"].isin(index)]
+    place = _places(index, suspects["index"].to_numpy(np.int64))
+    rank[place] = suspects["label_rank"].to_numpy(np.float64)
     raised["label_suspect"], telling["label_suspect"] = np.isfinite(rank), -rank
     wrong = ~samples["correct"].fillna(value=True).to_numpy(bool)
     raised["wrong_but_confident"] = wrong & (confidence >= CONFIDENT)

@@ -9,6 +9,7 @@ import pandas as pd
 from audit.report.page.guessing import guess_that_does_as_well
 from audit.report.page.masktrust import MISFITS
 from audit.report.wording import percent, points
+from audit.run.gaps import gaps_in_words
 from audit.tables.reading import AuditRun
 from audit.tables.totals import rank_classes
 from audit.tables.verdicts import RELIES, SUSPECT
@@ -35,6 +36,7 @@ def summarise(run: AuditRun, seconds: float) -> str:
         f"{facts['model']} on {facts['dataset']} ({facts['split']}): "
         f"{totals['samples']:,} images, accuracy {percent(totals['accuracy'], 2)}, "
         f"{seconds:.1f} s",
+        *_missing(facts),
         *_bad(totals["statuses"]),
         *_masks(facts["mask_check"]),
         *_guess(guess_that_does_as_well(ranked, totals["accuracy"])),
@@ -124,6 +126,12 @@ def _guess(share: float | None) -> list[str]:
     return ["WARNING: always naming the most frequent class would be right as often or more "
             f"({percent(share, 2)}).",
             "Check the weights, --mean and --std, and the order of the classes."]  # fmt: skip
+
+
+def _missing(manifest: dict[str, Any]) -> list[str]:
+    """A warning where parts of the split were never audited."""
+    said = gaps_in_words(manifest)
+    return [] if said is None else [f"WARNING: {said}.", "Every number below is without them."]
 
 
 def _bad(statuses: dict[str, int]) -> list[str]:

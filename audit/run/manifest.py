@@ -25,7 +25,7 @@ _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scipy")
 CODE_OF_ROWS = (
     "usercode.py", "data", "masks", "models", "cam", "explaining.py", "score", "run", "step",
 )  # fmt: skip
-CODE_OF_REPORTS = ("sanity.py", "tables", "report", "pixels.py", "results.py", "job.py")
+CODE_OF_REPORTS = ("sanity.py", "tables", "report", "pixels.py", "results.py", "merging.py")
 
 
 @cache
@@ -94,9 +94,11 @@ def read_manifest(
         content = json.loads((folder / NAME).read_text(encoding="utf-8"))
         if content["status"] != COMPLETE:
             return None
+        # A copy of a run in an object store lacks rows that are too many to be copied.
+        copied = content.get("summarised") == "summed" and not (folder / "samples").exists()
         for name, expected in content["files"].items():
             path = folder / name
-            if but(name):
+            if but(name) or (copied and name.startswith("samples/")):
                 continue
             if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
                 return None

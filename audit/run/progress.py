@@ -1,4 +1,4 @@
-"""Progress on a terminal as a bar, in a log as a line every few seconds."""
+"""Progress on a terminal as a bar, in a log as a line every few seconds, or as events."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from types import TracebackType
 
 from tqdm import tqdm
+
+from audit.telemetry import Telemetry
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -19,35 +21,25 @@ class Progress:
         what: What is being done.
         total: How many samples there are.
         done: How many were done before.
+        telemetry: Is told, too; where it does not speak to people, it alone is.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0) -> None:
+    def __init__(
+        self, what: str, total: int, done: int = 0, telemetry: Telemetry | None = None
+    ) -> None:
         self._what = what
         self._total = total
         self._done = self._before = done
+        self._telemetry = telemetry or Telemetry()
         self._started = self._said = time.monotonic()
-        size = shutil.get_terminal_size()
-        self._bar = (
-            tqdm(
-                total=total,
-                initial=done,
-                desc=what,
-                unit=" images",
-                smoothing=0.1,
-                # Some terminals say they have no size; tqdm would then draw nothing.
-                ncols=size.columns,
-                nrows=size.lines,
-            )
-            if sys.stderr.isatty()
-            else None
-        )
+        self._bar = _open_bar(what, total, done) if self._telemetry.human else None
 
     def __call__(self, count: int) -> None:
         """Note that so many more samples are done."""
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             self._say()
 
@@ -62,7 +54,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None:
+        if kind is None:
             self._say()
 
     def _say(self) -> None:
@@ -72,4 +64,30 @@ class Progress:
         line = f"{self._what}: {self._done:,}/{self._total:,} images, {rate:,.0f} a second"
         if left >= 1:
             line += f", {left:.0f} s left"
-        print(line, file=sys.stderr, flush=True)
+        if self._telemetry.human and self._bar is None:
+            print(line, file=sys.stderr, flush=True)
+        self._telemetry.progressed(
+            self._what,
+            done=self._done,
+            total=self._total,
+            rate=rate,
+            seconds=elapsed,
+            message=line,
+        )
+
+
+def _open_bar(what: str, total: int, done: int) -> tqdm | None:
+    """A bar, where there is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+    size = shutil.get_terminal_size()
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=what,
+        unit=" images",
+        smoothing=0.1,
+        # Some terminals say they have no size; tqdm would then draw nothing.
+        ncols=size.columns,
+        nrows=size.lines,
+    )

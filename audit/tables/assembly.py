@@ -66,7 +66,7 @@ def assemble(
         "masks": compare_masks(samples, setting.families),
         "transplants": tabulate_transplants(samples, setting.families, classes),
         "evidence": evidence,
-        "classes": _judge(summary, evidence, properties, edits, setting),
+        "classes": add_verdicts(summary, evidence, properties, edits, setting),
         "confusion": count_confusions(samples),
         "strata": summarise_strata(samples, classes, seed),
         "properties": properties,
@@ -94,14 +94,25 @@ def _weigh(samples: pd.DataFrame, edits: pd.DataFrame | None, setting: Setting) 
     )
 
 
-def _judge(
+def add_verdicts(
     classes: pa.Table,
     evidence: pa.Table,
     properties: pa.Table,
     edits: pd.DataFrame | None,
     setting: Setting,
 ) -> pa.Table:
-    """Add what pixels say of each class, and its verdict."""
+    """Add what pixels say of each class, and its verdict.
+
+    Args:
+        classes: ``classes.parquet`` as far as samples alone make it.
+        evidence: ``evidence.parquet``.
+        properties: ``properties.parquet``.
+        edits: Rows of edited samples; ``None`` where nothing was edited.
+        setting: What the rows do not say.
+
+    Returns:
+        The table with the columns of edits and verdicts.
+    """
     edited = summarise_edits(edits, setting.classes, setting.seed)
     verdicts = judge_classes(
         classes,

@@ -187,8 +187,8 @@ def _of_class(
     }
     if not few:
         return columns
-    strongest = _strongest(far) | _strongest(in_object)
-    return {name: values[strongest] for name, values in columns.items()}
+    chosen = strongest(far) | strongest(in_object)
+    return {name: values[chosen] for name, values in columns.items()}
 
 
 def lean(in_object: Doubles, near: Doubles, far: Doubles) -> Doubles:
@@ -217,7 +217,8 @@ def _standard_error(values: Doubles) -> Doubles:
     return np.asarray(values.std(axis=0, ddof=1) / np.sqrt(count), np.float64)
 
 
-def _strongest(means: Doubles) -> NDArray[np.bool_]:
+def strongest(means: Doubles) -> NDArray[np.bool_]:
+    """Which channels are among the :data:`STRONGEST` of a class by magnitude, C."""
     kept = np.zeros(len(means), bool)
     kept[np.argsort(-abs(means), kind="stable")[:STRONGEST]] = True
     return kept

@@ -223,7 +223,7 @@ def summarise_classes(samples: pd.DataFrame, classes: Sequence[str], seed: int) 
             | _highest(group, families)
             | _doubt(group)
         )
-    _compare(rows)
+    compare_classes(rows)
     return table_of(rows, CLASS_COLUMNS)
 
 
@@ -323,8 +323,13 @@ def _chance(group: Group, clusters: Ids, shuffle: Shuffle) -> dict[str, Any]:
     }
 
 
-def _compare(rows: list[dict[str, Any]]) -> None:
-    """Add what depends on the other classes."""
+def compare_classes(rows: list[dict[str, Any]]) -> None:
+    """Add what depends on the other classes, in place.
+
+    Args:
+        rows: One a class; ``trials``, by how many transplant rates a class's mean rests, is taken
+            out.
+    """
     for name in ("kappa", "shuffle"):
         p_values = np.array([row[f"{name}_p"] for row in rows], np.float64)
         for row, q in zip(rows, adjusted_p(p_values), strict=True):

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audit.errors import UsageError
+from audit.run.gaps import gaps_in_words, gaps_of
 from audit.run.rows import SCHEMA_VERSION
 from audit.tables.reading import AuditRun
 
@@ -91,6 +92,7 @@ _CLASSES = "classes"
 # Where these differ, rows have nothing to be compared by.
 _WITHOUT_ROWS = (_ROWS_OF_ANOTHER_KIND, _CLASSES)
 _SAME_DATA = "audit both models on the same --dataset, --split and --limit"
+_SAME_PARTS = "compute the missing parts: run the same audit again"
 _SAME_MASKS = "audit both models with the same --masks and the same mask files"
 
 
@@ -142,6 +144,12 @@ def _of_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[D
 
 def _of_rows(first: AuditRun, second: AuditRun, *, resized: bool) -> Iterator[Difference]:
     """What the samples themselves show."""
+    if _absent(first.manifest) != _absent(second.manifest):
+        said, other_said = (
+            gaps_in_words(run.manifest) or "none is missing" for run in (first, second)
+        )
+        yield Difference("parts that are missing", said, other_said, _SAME_PARTS)
+        return
     one, other = first.samples, second.samples
     if len(one) != len(other) or not (one["sample_id"].to_numpy() == other["sample_id"]).all():
         shared = len(set(one["sample_id"]) & set(other["sample_id"]))
@@ -162,6 +170,15 @@ def _of_rows(first: AuditRun, second: AuditRun, *, resized: bool) -> Iterator[Di
     if not _masks_agree(areas[0], areas[1], resized=resized):
         cover, other_cover = map(_cover, areas)
         yield Difference("object masks", cover, other_cover, _SAME_MASKS)
+
+
+def _absent(manifest: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Ranges of samples that a run goes without; runs may have parts of other sizes."""
+    joined: list[tuple[int, int]] = []
+    for gap in gaps_of(manifest):
+        start = joined.pop()[0] if joined and joined[-1][1] == gap.start else gap.start
+        joined.append((start, gap.stop))
+    return joined
 
 
 def _cover(areas: Floats) -> str:

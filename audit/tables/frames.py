@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audit.tables.evidence import LEAST_COUNTED, Transplants
@@ -28,19 +31,47 @@ _OF_SUSPECTS = {
 _OF_EDITS = ("p_object_only", "p_background_only", "p_mixed_same", "p_mixed_rand")
 
 
-def read_samples(folder: Path) -> pd.DataFrame:
+def read_samples(folder: Path, parts: Sequence[str] | None = None) -> pd.DataFrame:
     """The rows of all parts of a run, in the split's order.
 
     Args:
         folder: The run's folder.
+        parts: The files of the parts, relative to it; ``None`` for all that are there.
 
     Returns:
         One row a sample: classes and whole numbers as nullable integers, flags as nullable
         booleans, names as categories, scores as floats with NaN where they are undefined.
     """
-    parts = sorted((folder / "samples").glob("part-*.parquet"))
+    files = sorted(
+        (folder / "samples").glob("part-*.parquet")
+        if parts is None
+        else map(folder.joinpath, parts)
+    )
     # No partitioning: a folder above may be called something like lr=0.1.
-    frame: pd.DataFrame = pq.ParquetDataset(parts, partitioning=None).read().to_pandas()
+    return typed_samples(pq.ParquetDataset(files, partitioning=None).read())
+
+
+def sample_files(manifest: Mapping[str, Any]) -> list[str] | None:
+    """The parts of a complete run; beside them may lie one that is damaged and was left out.
+
+    Args:
+        manifest: Of the run.
+
+    Returns:
+        Names relative to its folder; ``None`` where the manifest lists no files.
+
+    Example:
+        >>> names = ("samples/_part-000000.json", "samples/part-000000.parquet", "index.html")
+        >>> sample_files({"files": dict.fromkeys(names)})
+        ['samples/part-000000.parquet']
+    """
+    names = [name for name in manifest.get("files", ()) if name.startswith("samples/part-")]
+    return sorted(names) or None
+
+
+def typed_samples(rows: pa.Table) -> pd.DataFrame:
+    """Stored rows as :func:`read_samples` gives them."""
+    frame: pd.DataFrame = rows.to_pandas()
     types = {
         **dict.fromkeys(_CLASSES, "Int32"),
         **dict.fromkeys(_WHOLE, "Int64"),

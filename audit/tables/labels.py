@@ -11,7 +11,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from audit.run.columns import Column, schema_of
-from audit.tables.confident_learning import Classes, Floats, Predictions, inspect_labels
+from audit.tables.confident_learning import (
+    Classes,
+    Floats,
+    Inspection,
+    Predictions,
+    inspect_labels,
+)
 from audit.tables.say import Say, in_english
 
 # A lower score makes a label suspect too, if another class is predicted confidently.
@@ -143,16 +149,73 @@ def find_suspects(
         A table with :data:`LABEL_COLUMNS`; without rows if there is nothing to judge. Its metadata
         hold the counts for :func:`label_totals`.
     """
-    known = samples[_judged(samples, classes)]
+    known, inspection = inspect_rows(samples, classes)
+    return list_suspects(
+        known,
+        classes,
+        inspection,
+        pixels,
+        most=min(MOST_ROWS, int(np.ceil(MOST_SHARE * len(known)))),
+        judged=len(known),
+        issues=int(inspection.is_issue.sum()),
+    )
+
+
+def inspect_rows(samples: pd.DataFrame, classes: Sequence[str]) -> tuple[pd.DataFrame, Inspection]:
+    """What confident learning says of those rows that have label and prediction.
+
+    Args:
+        samples: Rows.
+        classes: Class names, K.
+
+    Returns:
+        These rows, and what is said of them in the same order.
+    """
+    known = judged_rows(samples, classes)
+    return known, inspect_labels(_predictions(known, classes))
+
+
+def judged_rows(samples: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """The rows that have label and prediction.
+
+    Args:
+        samples: Rows.
+        classes: Class names; fewer than two leave nothing to judge.
+    """
+    return samples[_judged(samples, classes)]
+
+
+def list_suspects(
+    known: pd.DataFrame,
+    classes: Sequence[str],
+    inspection: Inspection,
+    pixels: pd.DataFrame | None,
+    *,
+    most: int,
+    judged: int,
+    issues: int,
+) -> pa.Table:
+    """The table of suspects among rows that were inspected.
+
+    Args:
+        known: Rows with label and prediction.
+        classes: Class names, K.
+        inspection: What confident learning says of them.
+        pixels: From :func:`majority_predictions`, where pictures were edited.
+        most: Rows of the table at most.
+        judged: Samples of the split with label and prediction.
+        issues: How many of their labels confident learning calls wrong.
+
+    Returns:
+        As :func:`find_suspects`.
+    """
     predictions = _predictions(known, classes)
-    inspection = inspect_labels(predictions)
     scores = inspection.scores
     suggested, probability = _suggestions(predictions)
     confident = probability >= inspection.thresholds[suggested]
     disagree = predictions.labels != known["predicted"].to_numpy(np.int64)
     suspect = inspection.is_issue | ((scores < SUSPECT_SCORE) & confident & disagree)
     ranked = np.argsort(scores, kind="stable")
-    most = min(MOST_ROWS, int(np.ceil(MOST_SHARE * len(known))))
     chosen = ranked[suspect[ranked]][:most]
     found = pd.DataFrame(
         {
@@ -173,7 +236,7 @@ def find_suspects(
     _add_pixels(found, pixels)
     _add_names(found, classes)
     _add_kind(found)
-    return _table(found, judged=len(known), issues=int(inspection.is_issue.sum()))
+    return _table(found, judged=judged, issues=issues)
 
 
 def majority_predictions(edits: pd.DataFrame | None) -> pd.DataFrame | None:

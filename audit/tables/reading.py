@@ -13,8 +13,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audit.errors import UsageError
+from audit.run.copies import fetch_run
 from audit.run.manifest import COMPARED, NAME, read_manifest, status_of
-from audit.tables.frames import EDITS, join_samples, read_edits, read_samples, read_table
+from audit.storage import is_remote
+from audit.tables.frames import (
+    EDITS,
+    join_samples,
+    read_edits,
+    read_samples,
+    read_table,
+    sample_files,
+)
 
 __all__ = ["EDITS", "AuditRun", "enlarge_map", "load_run", "read_edits", "read_samples"]
 
@@ -52,7 +61,7 @@ class AuditRun:
         Classes are nullable integers, flags nullable booleans and names categories; a condition on
         an undefined value is not met.
         """
-        return read_samples(self.path)
+        return read_samples(self.path, sample_files(self.manifest))
 
     @cached_property
     def joined(self) -> pd.DataFrame:
@@ -230,14 +239,16 @@ def load_run(path: str | Path) -> AuditRun:
     Args:
         path: A run's folder, or a folder of runs at any depth: then the newest complete one. Those
             in a folder ``certify`` further down are left out: nobody's models were audited there.
+            Or the address of a run in an object store, which is copied to ``~/.cache/audit``.
 
     Returns:
         The run, its files checked against the manifest.
 
     Raises:
         UsageError: If there is no complete run.
+        OutputError: If an object store refuses or does not answer.
     """
-    folder = Path(path)
+    folder = fetch_run(str(path)) if is_remote(str(path)) else Path(path)
     if (folder / NAME).is_file():
         manifest = read_manifest(folder)
         if manifest is None and status_of(folder) == COMPARED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from audit.tables.clusters import count_duplicates, find_clusters
 from audit.tables.verdicts import VERDICTS
 
 # An object over more of the image's border than this is cut off by it, or is background.
-_MUCH_OF_BORDER = 0.25
+MUCH_OF_BORDER = 0.25
 # The score that ranks classes by how much they rely on background. Shares of a map depend on the
 # grid and on the mask; moving the background under other objects asks what it does.
 RANKED_BY = "transplant_rate"
 ENOUGH_TO_RANK = 5
 # Scores whose means over the split have intervals.
-_WITH_INTERVALS = ("background_share", "transplant_rate", "kappa")
+WITH_INTERVALS = ("background_share", "transplant_rate", "kappa")
 
 
 def rank_classes(classes: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def rank_classes(classes: pd.DataFrame) -> pd.DataFrame:
 def summarise_split(
     samples: pd.DataFrame,
     classes: pd.DataFrame,
-    sidecars: list[dict[str, Any]],
+    sidecars: Sequence[dict[str, Any]],
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def summarise_split(
         "problems": first_problems(sidecars),
         "accuracy": _mean(samples["correct"].dropna().astype(float)),
         "accuracy_macro": _mean(classes["accuracy"]),
-        **{name: _mean(samples[name]) for name in _WITH_INTERVALS},
-        **{f"{name}_macro": _mean(classes[name]) for name in _WITH_INTERVALS},
+        **{name: _mean(samples[name]) for name in WITH_INTERVALS},
+        **{f"{name}_macro": _mean(classes[name]) for name in WITH_INTERVALS},
         **_intervals(samples, clusters, seed),
         "background_share_mask_low": _mean(samples["background_share_low"]),
         "background_share_mask_high": _mean(samples["background_share_high"]),
@@ -88,7 +89,7 @@ def summarise_split(
         "mask_sources": samples["mask_source"].value_counts().loc[lambda n: n > 0].to_dict(),
         "object_area": _mean(samples["object_area"]),
         "unknown_area": _mean(samples["unknown_area"]),
-        "border_touch": _mean((samples["border_touch"] > _MUCH_OF_BORDER).astype(float)),
+        "border_touch": _mean((samples["border_touch"] > MUCH_OF_BORDER).astype(float)),
         "area_correlation": area_correlation(samples),
         "duplicates": duplicates.repeated,
         "conflicting_labels": duplicates.conflicting,
@@ -100,7 +101,7 @@ def _intervals(
     samples: pd.DataFrame, clusters: NDArray[np.int64], seed: int
 ) -> dict[str, float | None]:
     """Ends of the intervals of the means over samples and over classes."""
-    values = samples[list(_WITH_INTERVALS)].to_numpy(np.float64, na_value=np.nan)
+    values = samples[list(WITH_INTERVALS)].to_numpy(np.float64, na_value=np.nan)
     known = samples["label"].notna().to_numpy()
     labels = samples.loc[known, "label"].to_numpy(np.int64)
     rng = np.random.default_rng(seed)
@@ -109,12 +110,12 @@ def _intervals(
     return {
         f"{name}{kind}_{end}": None if np.isnan(value) else float(value)
         for kind, ends in (("", micro), ("_macro", macro))
-        for name, both in zip(_WITH_INTERVALS, ends, strict=True)
+        for name, both in zip(WITH_INTERVALS, ends, strict=True)
         for end, value in zip(("low", "high"), both, strict=True)
     }
 
 
-def count_statuses(sidecars: list[dict[str, Any]]) -> dict[str, int]:
+def count_statuses(sidecars: Sequence[dict[str, Any]]) -> dict[str, int]:
     """How many samples of all parts have each status."""
     statuses: dict[str, int] = {}
     for sidecar in sidecars:
@@ -123,7 +124,7 @@ def count_statuses(sidecars: list[dict[str, Any]]) -> dict[str, int]:
     return statuses
 
 
-def first_problems(sidecars: list[dict[str, Any]], most: int = 5) -> list[str]:
+def first_problems(sidecars: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
     """The first problems with images, masks and labels, in words."""
     return [text for sidecar in sidecars for text in sidecar["problems"]][:most]
 

@@ -37,7 +37,7 @@ def demo() -> ArraySplit:
 def test_an_image_that_could_not_be_read_once_is_not_without_mask_for_ever(tmp_path: Path) -> None:
     split = Flaky(demo(), 20)
     names = ("estimated", "component", "ellipse")
-    families = open_families(names, split, "abc", out=tmp_path, device=CPU)
+    families = open_families(names, split, "abc", cache=tmp_path, device=CPU)
     families.fill(0, 20, lambda _: None)
     broken = families.of(split.__getitems__(range(4)))
     assert broken.confidence.isnan().tolist() == [True, False, False, False]
@@ -59,8 +59,8 @@ def test_only_the_datasets_own_masks_have_bad_ones(tmp_path: Path) -> None:
         status=["ok", "mask_missing", "mask_mismatch", "unreadable", "bad_label"],
         labels=torch.tensor([1, 2, -1, 3, -1]),
     )
-    by_dataset = open_families(("dataset", "ellipse"), split, "abc", out=tmp_path, device=CPU)
-    by_ellipse = open_families(("ellipse", "dataset"), split, "abc", out=tmp_path, device=CPU)
+    by_dataset = open_families(("dataset", "ellipse"), split, "abc", cache=tmp_path, device=CPU)
+    by_ellipse = open_families(("ellipse", "dataset"), split, "abc", cache=tmp_path, device=CPU)
     assert by_dataset.given(batch) == list(batch.status)
     assert by_ellipse.given(batch) == ["ok", "ok", "bad_label", "unreadable", "bad_label"]
     valid = by_ellipse.of(batch).others["dataset"].valid

@@ -44,6 +44,7 @@ from audit.run.manifest import (
 from audit.run.rows import KEPT, SCHEMA_VERSION, build_table, columns_of
 from audit.run.store import PartStore, plan_shards
 from audit.step import STATUSES
+from audit.storage import open_storage
 from audit.tables.allocation import ENOUGH
 from audit.tables.assembly import Setting, assemble
 from audit.tables.labels import label_totals
@@ -362,7 +363,7 @@ def _sidecar(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _write_rows(folder: Path, plan: Plan, rows: dict[str, Numbers]) -> list[str]:
-    store = PartStore(folder / "samples", plan.fingerprint)
+    store = PartStore(open_storage(folder), "samples", plan.fingerprint)
     shards = plan_shards(plan.samples, _SHARD)
     for shard in shards:
         places = range(shard.start, shard.stop)
@@ -376,7 +377,7 @@ def _write_rows(folder: Path, plan: Plan, rows: dict[str, Numbers]) -> list[str]
             columns=columns_of(families=[_OTHER_FAMILY]),
         )
         (summary,) = _sidecar(replace(plan, samples=len(shard)))
-        store.write(shard, table, summary)
+        store.commit(shard, table, summary, {})
     return store.names(shards)
 
 
@@ -397,10 +398,10 @@ def _write_edits(folder: Path, plan: Plan, rows: dict[str, Numbers], chosen: Num
             columns.append(array_of(shifted, column.type))
         else:
             columns.append(array_of(values, column.type))
-    store = PartStore(folder / EDITS, plan.fingerprint)
+    store = PartStore(open_storage(folder), EDITS, plan.fingerprint)
     (whole,) = plan_shards(len(chosen), len(chosen))
     schema = schema_of(edit_columns([_OTHER_FAMILY]))
-    store.write(whole, pa.Table.from_arrays(columns, schema=schema), {})
+    store.commit(whole, pa.Table.from_arrays(columns, schema=schema), {}, {})
     return store.names([whole])
 
 

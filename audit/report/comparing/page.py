@@ -25,6 +25,7 @@ from audit.report.comparing.words import (
 )
 from audit.report.language import Language, load_language
 from audit.report.page.assets import D3, PLOT, embedded_json, frame
+from audit.report.page.missing import missing_view
 from audit.report.page.plain import column, data_uri, encoded_map, plain
 from audit.report.page.samples import borders_of
 from audit.report.page.words import words
@@ -73,6 +74,7 @@ def comparison_page(
         lang=language.tag,
         data_json=embedded_json(_data(a, b, compare, changes, language)),
         headline=headline(language, compare, one_model=one_model),
+        missing=missing_view(a.manifest, language),
         said=[sentence.html() for sentence in lead_sentences(language, compare)],
         sides=[
             (letter, run.manifest | {"file": Path(str(run.manifest["weights"])).name})

@@ -45,6 +45,8 @@ def summarise_comparison(
             visible(f"{side.upper()}: {run['model']} on {run['dataset']} ({run['split']}), run "
                     f"{run['run_id']}, {run['finished']}")
         )  # fmt: skip
+    if manifest["a"].get("without"):
+        lines.append(f"WARNING: in both runs {manifest['a']['without']}.")
     lines += ["", headline(english, compare, one_model=manifest["one_model"]).upper()]
     lines += [f"   {sentence.plain()}" for sentence in lead_sentences(english, compare)]
     counts = changes["kind"].value_counts()

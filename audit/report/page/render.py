@@ -16,6 +16,7 @@ from audit.report.page.data import page_data
 from audit.report.page.firstscreen import first_screen
 from audit.report.page.guessing import guess_that_does_as_well
 from audit.report.page.masktrust import trust_in_words
+from audit.report.page.missing import missing_view
 from audit.report.phrases import confounders_in, family_name, verdict_meaning, verdict_name
 from audit.report.pictures.grids import headings, split_meanings
 from audit.report.selection import SPLIT_SECTIONS
@@ -82,6 +83,7 @@ def _found(stored: Stored, language: Language) -> dict[str, Any]:
     return {
         "facts": facts,
         "totals": totals,
+        "missing": missing_view(facts, language),
         "classes": classes,
         "trust": totals["trust"],
         "guess": guess_that_does_as_well(tables["classes"], totals["accuracy"]),

@@ -1,0 +1,161 @@
+"""Runs computed in pieces: merged they are what one process makes, and what is missing is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from audit.engines.pieces import Piece
+from audit.errors import OutputError, UsageError
+from audit.files import shared_writer, sole_writer
+from audit.job import merge_run, run_audit, run_piece
+from audit.stopping import Stopped, Stopping
+from tests.conftest import random_model
+
+SETTINGS: dict[str, Any] = {
+    "dataset": "demo", "limit": 60, "shard_size": 20, "edits": 12, "grids": False,
+}  # fmt: skip
+TABLES = ("classes", "confusion", "evidence", "labels", "backgrounds", "channels", "properties")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_audit(**SETTINGS, out=tmp_path_factory.mktemp("whole")).path
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Iterator[Path]:
+    """A run of which two of three pieces are computed."""
+    for index in (0, 2):
+        done = run_piece(Piece(index, 3), **SETTINGS, out=tmp_path)
+        assert (done.shards, done.computed, done.samples) == (1, 1, 20)
+    yield Path(done.place)
+
+
+def test_merged_pieces_are_the_whole(whole: Path, pieces: Path) -> None:
+    again = run_piece(Piece(0, 3), **SETTINGS, out=pieces.parents[2])
+    assert (again.shards, again.computed) == (1, 0)
+    with pytest.raises(OutputError, match="1 of 3 parts") as raised:
+        merge_run(pieces)
+    assert raised.value.found == "part 1 (samples 20 to 39)"
+    assert not (pieces / "manifest.json").exists()
+    run_piece(Piece(1, 3), **SETTINGS, out=pieces.parents[2])
+    merged = merge_run(pieces)
+    assert merged.path == pieces
+    assert merged.manifest["missing"] == []
+    for part in sorted((whole / "samples").glob("part-*")):
+        assert part.read_bytes() == (pieces / "samples" / part.name).read_bytes()
+    for name in TABLES:
+        assert (whole / f"{name}.parquet").read_bytes() == (pieces / f"{name}.parquet").read_bytes()
+    files = {str(f.relative_to(pieces)) for f in pieces.rglob("*")}
+    assert files == {str(f.relative_to(whole)) for f in whole.rglob("*")}
+
+
+def test_settings_name_the_run_as_well(pieces: Path) -> None:
+    with pytest.raises(OutputError, match="1 of 3 parts"):
+        merge_run(**SETTINGS, out=pieces.parents[2])
+
+
+def test_going_without_what_is_missing(pieces: Path) -> None:
+    merged = merge_run(pieces, allow_missing=True)
+    assert merged.manifest["missing"] == [
+        {"shard": 1, "start": 20, "stop": 40, "samples": 20, "reason": "never computed"}
+    ]
+    assert merged.manifest["totals"]["missing"] == 20
+    assert merged.manifest["totals"]["samples"] == len(merged.samples) == 40
+    assert not any("part-000001" in name for name in merged.manifest["files"])
+    assert set(merged.samples["index"]) == {*range(20), *range(40, 60)}
+    # What is computed later is not left out.
+    run_piece(Piece(1, 3), **SETTINGS, out=pieces.parents[2])
+    later = merge_run(pieces)
+    assert later.manifest["missing"] == []
+    assert len(later.samples) == 60
+
+
+def test_a_damaged_part_is_missing(pieces: Path) -> None:
+    part = pieces / "samples" / "part-000002.parquet"
+    part.write_bytes(part.read_bytes()[:-10])
+    with pytest.raises(OutputError, match="2 of 3 parts") as raised:
+        merge_run(pieces)
+    assert "part 2 (samples 40 to 59)" in str(raised.value)
+
+
+def test_nothing_at_all_is_no_run(tmp_path: Path) -> None:
+    stopping = Stopping(0)
+    stopping.ask()
+    with pytest.raises(Stopped):
+        run_piece(Piece(0, 3), **SETTINGS, out=tmp_path, stopping=stopping)
+    (place,) = (tmp_path / "demo" / "cnn").iterdir()
+    with pytest.raises(OutputError, match="3 of 3 parts"):
+        merge_run(place, allow_missing=True)
+    with pytest.raises(UsageError, match="there is no run"):
+        merge_run(tmp_path)
+
+
+def test_processes_of_a_named_run_must_agree(pieces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "named"
+    run_piece(Piece(0, 3), **SETTINGS, out=out, run="weekly.1")
+    assert (out / "demo" / "cnn" / "weekly.1" / "plan.json").is_file()
+    with pytest.raises(UsageError, match="is another one") as raised:
+        run_piece(Piece(1, 3), **SETTINGS | {"seed": 3}, out=out, run="weekly.1")
+    assert raised.value.found == "seed: 0 there, 3 here"
+
+
+def test_nobody_concludes_a_run_that_others_add_to(pieces: Path) -> None:
+    refused = pytest.raises(OutputError, match="another audit is writing")
+    with shared_writer(pieces), shared_writer(pieces), refused:
+        merge_run(pieces, allow_missing=True)
+    with sole_writer(pieces), pytest.raises(OutputError, match="another audit is writing"):
+        run_piece(Piece(1, 3), **SETTINGS, out=pieces.parents[2])
+
+
+def test_a_network_in_memory_is_asked_for(tmp_path: Path) -> None:
+    network = random_model("cnn", 10)
+    given = {**SETTINGS, "edits": "none", "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    run = run_audit(**given, network=network, out=tmp_path)
+    (run.path / "manifest.json").unlink()
+    with pytest.raises(UsageError, match="given in memory"):
+        merge_run(run.path)
+    again = merge_run(run.path, network=network)
+    pd.testing.assert_frame_equal(again.samples, run.samples)
+
+
+def test_a_wish_to_stop_keeps_finished_parts(tmp_path: Path) -> None:
+    class AfterOne(Stopping):
+        """Is asked when the first shard is done."""
+
+        def check_between(self) -> None:
+            if list(tmp_path.rglob("_part-000000.json")):
+                self.ask()
+            super().check_between()
+
+    with pytest.raises(Stopped):
+        run_audit(**SETTINGS, out=tmp_path, stopping=AfterOne(1000))
+    (place,) = (tmp_path / "demo" / "cnn").iterdir()
+    names = sorted(file.name for file in (place / "samples").iterdir())
+    assert names == ["_part-000000.json", "part-000000.parquet"]
+    with pytest.raises(OutputError, match="2 of 3 parts"):
+        merge_run(place)
+
+
+def test_the_command(
+    pieces: Path, audit_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    flags = [f"--{name.replace('_', '-')}={SETTINGS[name]}" for name in ("dataset", "limit")]
+    flags += ["--shard-size=20", "--edits=12", "--no-grids", f"--out={pieces.parents[2]}"]
+    missing = audit_here("merge", pieces)
+    assert missing.returncode == 1
+    assert "part 1 (samples 20 to 39)" in missing.stderr
+    done = audit_here("run", *flags, "--shard", "auto/3")
+    assert done.returncode == 0, done.stderr
+    assert f"audit merge {pieces}" in done.stdout
+    merged = audit_here("merge", pieces)
+    assert merged.returncode == 0, merged.stderr
+    assert json.loads((pieces / "manifest.json").read_text())["status"] == "complete"
+    assert audit_here("run", *flags, "--shard", "3/3").returncode == 2
