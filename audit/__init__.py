@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "__version__", "compare_runs", "explain_images", "load_run", "merge_run", "run_audit", "run_piece"
+    "__version__", "compare_runs", "explain_images", "load_run", "merge_run", "run_audit",
+    "run_piece",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import click
 import audit
 from audit.errors import AuditError, visible
 from audit.stopping import Stopped
+from audit.telemetry import json_lines, tell_exit
 
 if TYPE_CHECKING:
     from audit.config import AuditConfig
@@ -59,7 +61,8 @@ def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--dataset",
             help="demo | cifar10 | cifar100 | oxford-iiit-pet | voc | coco | folder:PATH | "
-            "parquet:GLOB | manifest:FILE | module:function  [default: demo]",
+            "parquet:GLOB | manifest:FILE | webdataset:PATTERN | module:function  "
+            "[default: demo]",
         ),
         click.option("--split", help="Which split.  [default: test]"),
         click.option("--data-root", type=_FILE, help="Where named datasets lie.  [default: data]"),
@@ -149,6 +152,9 @@ def _audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--device", help="auto | cpu | cuda | …  [default: auto]"),
         click.option("--batch-size", type=_AUTO_INT, help="[default: auto]"),
         click.option("--workers", type=_AUTO_INT, help="Decoding processes.  [default: auto]"),
+        click.option("--read-timeout", type=float, metavar="SECONDS",
+                     help="For an object of a store, each try.  [default: 30]"),
+        click.option("--read-tries", type=int, help="How often it is asked for.  [default: 4]"),
         click.option("--shard-size", type=_AUTO_INT,
                      help="Samples a part.  [default: auto, 1000 for up to 2 million]"),
         click.option("--out", help="Where reports go: a folder, or s3://… or gs://…  "
@@ -176,6 +182,14 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def _begin(settings: AuditConfig, what: str) -> None:
+    """Say what begins; from here on as lines of JSON, where they are wished for."""
+    if settings.log_json:
+        click.get_current_context().obj.enter_context(json_lines())
+    else:
+        _say(f"audit {audit.__version__}: {settings.dataset}, {what} …")
+
+
 @cli.command()
 @_audit_options
 @click.option("--engine", help="Where to compute: local | ray  [default: local]")
@@ -198,7 +212,7 @@ def run(config: Path | None, piece: str | None, **flags: Any) -> int:
     gate_settings, baseline = _open_gate(config)
     if piece is not None:
         return _run_piece(settings, piece)
-    _say(f"audit {audit.__version__}: {settings.dataset}, opening …")
+    _begin(settings, "opening")
     from audit.job import run_audit
     from audit.report.summary import summarise
     from audit.stopping import on_terminate
@@ -224,7 +238,7 @@ def _run_piece(settings: AuditConfig, given: str) -> int:
     from audit.engines.pieces import read_piece
 
     piece = read_piece(given, os.environ)
-    _say(f"audit {audit.__version__}: {settings.dataset}, piece {piece}, opening …")
+    _begin(settings, f"piece {piece}, opening")
     from audit.job import run_piece
     from audit.stopping import on_terminate
 
@@ -257,6 +271,8 @@ def merge(place: str | None, config: Path | None, allow_missing: bool, **flags: 
 
     started = time.monotonic()
     settings = load_config(config, flags)
+    if settings.log_json:
+        click.get_current_context().obj.enter_context(json_lines())
     asked: dict[str, Any] = {"config": settings} if place is None else flags
     with on_terminate(settings.grace) as stopping:
         finished: AuditRun = merge_run(
@@ -278,7 +294,7 @@ def status(place: str, as_json: bool) -> None:
     from audit import status as of_run
 
     found = of_run.run_status(place)
-    click.echo(of_run.as_json(found) if as_json else of_run.describe_status(place))
+    click.echo(of_run.as_json(found) if as_json else of_run.describe_status(found))
 
 
 @cli.command()
@@ -652,28 +668,39 @@ def trend(folder: Path, order: str, out: Path | None, lang: str, seed: int) -> N
 
 def main() -> None:
     """Run the command; errors that a user can mend end without a traceback."""
+    with contextlib.ExitStack() as lasting:
+        code, message = _run_command(lasting)
+        if not tell_exit(code, message) and message:
+            click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _run_command(lasting: contextlib.ExitStack) -> tuple[int, str]:
+    """Run the command; returns the exit code and what there is to say.
+
+    Args:
+        lasting: Takes what is to last until the command's end was told.
+    """
+    kept = "finished parts are kept, run the same command again"
+    message = ""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(obj=lasting, standalone_mode=False) or 0
     except AuditError as error:
-        click.echo(f"error: {error}", err=True)
-        code = error.exit_code
+        code, message = error.exit_code, f"error: {error}"
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted: finished parts are kept, run the same command again", err=True)
-        code = _INTERRUPTED
+        code, message = _INTERRUPTED, f"interrupted: {kept}"
     except Stopped:
-        click.echo("stopped: finished parts are kept, run the same command again", err=True)
-        code = _TERMINATED
+        code, message = _TERMINATED, f"stopped: {kept}"
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
         where = visible(str(error.filename or "the system"))
-        click.echo(f"error: {where}: {error.strerror}", err=True)
-        code = 1
-    sys.exit(code or 0)
+        code, message = 1, f"error: {where}: {error.strerror}"
+    return code, message
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ class AuditConfig(BaseModel):
 
     Attributes:
         dataset: ``demo``, ``cifar10``, ``cifar100``, ``oxford-iiit-pet``, ``voc``, ``coco``,
-            ``folder:PATH``, ``parquet:GLOB``, ``manifest:FILE`` or ``module:function``.
+            ``folder:PATH``, ``parquet:GLOB``, ``manifest:FILE``, ``webdataset:PATTERN`` or
+            ``module:function``.
         split: Which split of it.
         data_root: Where datasets with a name lie.
         samples: For ``voc`` and ``coco``: whole ``images``, or one sample for each of the object
@@ -82,6 +83,8 @@ class AuditConfig(BaseModel):
         limit: Audit this many samples, evenly spaced over the split.
         seed: Draws donors of transplants, bootstrap resamples and random tiles.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        read_timeout: Seconds to wait for an object of a store, each time it is asked for.
+        read_tries: How often it is asked for, where the store or the network is at fault.
         batch_size: Samples a step.
         workers: Processes that decode images.
         shard_size: Samples a part; ``auto`` is 1,000, and more for splits over 2 million.
@@ -142,6 +145,8 @@ class AuditConfig(BaseModel):
     limit: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: str = "auto"
+    read_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    read_tries: int = Field(default=4, ge=1, le=100)
     batch_size: Auto | int = "auto"
     workers: Auto | int = "auto"
     shard_size: Auto | Annotated[int, Field(ge=1)] = "auto"
@@ -271,6 +276,7 @@ NOT_IN_FINGERPRINT = frozenset(
         "image_size", "resize", "interpolation", "mean", "std", "target_layer", "download",
         "workers", "out", "max_bad", "device", "sanity", "edits", "lang",
         "colours", "grids", "cache", "run", "engine", "processes", "grace", "log_json", "metrics",
+        "read_timeout", "read_tries",
     }
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from audit.config import NOT_IN_FINGERPRINT, AuditConfig
-from audit.data import MaskFiles, Split, open_split
+from audit.data import MaskFiles, ReadPolicy, Split, open_split
 from audit.data.geometry import Geometry
 from audit.data.loader import workers_for
 from audit.devices import pick_device
@@ -285,6 +285,8 @@ def open_data(config: AuditConfig) -> Split:
         samples=config.samples,
         limit=config.limit,
         download=config.download,
+        cache=cache_folder(config),
+        policy=ReadPolicy(timeout=config.read_timeout, tries=config.read_tries),
     )
 
 

@@ -117,18 +117,32 @@ def merge(
     """
     with (stopping or Stopping(0)).at_once():
         found = verify(worker)
-        known = {**_begun(worker), **(reasons or {})}
+        known = {**_damaged(worker, found.missing), **_begun(worker, found.shards)}
+        known |= reasons or {}
         if not found.shards or (found.missing and not allow_missing):
             place, planned = worker.opened.storage.place, len(found.shards) + len(found.missing)
             raise incomplete(place, found.missing, planned, known)
         return _conclude(worker, found, known, seconds)
 
 
-def _begun(worker: Worker) -> dict[int, str]:
-    """Which shards somebody began and did not finish, by number, and who that was."""
+def _damaged(worker: Worker, missing: Sequence[Shard]) -> dict[int, str]:
+    """Which of the missing parts are there, but not whole."""
+    there = {entry.name for entry in worker.opened.storage.entries(SAMPLES)} if missing else set()
+    return {s.number: "its part is damaged" for s in missing if worker.store.part(s) in there}
+
+
+def _begun(worker: Worker, done: Sequence[Shard]) -> dict[int, str]:
+    """Which shards somebody began and did not finish, by number, and who that was.
+
+    Of those that somebody else finished nothing is left to tell.
+    """
+    claims = worker.store.claims()
+    for shard in done:
+        if claims.pop(shard.number, None) is not None:
+            worker.store.release(shard)
     return {
         number: f"begun by process {claim.get('pid')} on {claim.get('host')}, but not finished"
-        for number, claim in worker.store.claims().items()
+        for number, claim in claims.items()
     }
 
 

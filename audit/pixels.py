@@ -12,7 +12,7 @@ from audit.inputs import Opened
 from audit.run.edits import PixelEditor, images_a_class
 from audit.run.engine import Auditor
 from audit.run.progress import Progress
-from audit.run.store import PartStore, plan_shards
+from audit.run.store import PartStore, plan_shards, this_process
 from audit.storage import Storage
 from audit.storage.mirror import pull
 from audit.tables.allocation import choose_bank, choose_edited
@@ -54,7 +54,7 @@ def look_again(
         with progressing as progress, enough_memory(opened, auditor):
             editor.prepare()
             for shard, table, summary in editor.run_shards(missing, progress):
-                store.commit(shard, table, summary, {})
+                store.commit(shard, table, summary, this_process())
     store.verify_all(shards)
     names = store.names(shards)
     _remove_others(opened.storage, names)

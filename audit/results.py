@@ -86,7 +86,7 @@ def conclude(
     folder, config = opened.folder, opened.config
     map_grid = auditor.step.explainer.map_grid
     edits = read_edits(folder)
-    check = _check_masks(opened, auditor)
+    check = _check_masks(opened, auditor, missing)
     setting = _setting(opened, map_grid, check)
     tables = (
         assemble(samples, edits, setting)
@@ -94,7 +94,7 @@ def conclude(
         else assemble_summed(gathered, edits, setting)
     )
     if config.sanity:
-        tables["sanity"] = _check_sanity(opened, auditor, telemetry)
+        tables["sanity"] = _check_sanity(opened, auditor, missing, telemetry)
     frames = {name: table.to_pandas() for name, table in tables.items()}
     for name, table in tables.items():
         write_parquet(folder / f"{name}.parquet", table)
@@ -181,11 +181,25 @@ def _setting(opened: Opened, grid: tuple[int, int], check: dict[str, Any] | None
     )
 
 
-def _check_sanity(opened: Opened, auditor: Auditor, telemetry: Telemetry | None) -> pa.Table:
-    """Draw the network's weights anew and compare the maps of some images."""
+def _spread(opened: Opened, most: int, missing: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Some samples from all over a split; none of a missing part, which may kill who opens it."""
     total = len(opened.split)
-    kept = min(total, _SANITY_IMAGES)
-    batches = auditor.batches([place * total // kept for place in range(kept)])
+    kept = min(total, most)
+    places = [place * total // kept for place in range(kept)]
+    return [i for i in places if not any(part["start"] <= i < part["stop"] for part in missing)]
+
+
+def _check_sanity(
+    opened: Opened,
+    auditor: Auditor,
+    missing: Sequence[Mapping[str, Any]],
+    telemetry: Telemetry | None,
+) -> pa.Table:
+    """Draw the network's weights anew and compare the maps of some images."""
+    chosen = _spread(opened, _SANITY_IMAGES, missing)
+    if not chosen:
+        return tabulate_sanity([])
+    batches = auditor.batches(chosen)
     readable = [masked.images[masked.given > status_code("nonfinite")] for masked in batches]
     images = torch.cat(readable)
     if not len(images):
@@ -213,14 +227,15 @@ def _fetch_thumbs(auditor: Auditor, chosen: pd.DataFrame) -> pa.Table:
     return build_thumbs(chosen, images, masks, sample_ids)
 
 
-def _check_masks(opened: Opened, auditor: Auditor) -> dict[str, Any] | None:
+def _check_masks(
+    opened: Opened, auditor: Auditor, missing: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
     """Whether the dataset's masks lie where the images' edges are; ``None`` for other masks."""
-    if auditor.families.main != "dataset":
+    chosen = _spread(opened, _CHECKED_MASKS, missing)
+    if auditor.families.main != "dataset" or not chosen:
         return None
-    total = len(opened.split)
-    kept = min(total, _CHECKED_MASKS)
     kept_small: list[tuple[torch.Tensor, ...]] = []
-    for masked in auditor.batches([place * total // kept for place in range(kept)]):
+    for masked in auditor.batches(chosen):
         usable = masked.given > status_code("mask_mismatch")
         masks = masked.masks
         unknown = torch.zeros_like(masks.main) if masks.unknown is None else masks.unknown

@@ -12,10 +12,10 @@ import audit
 PACKAGE = Path(audit.__file__).parent
 # From the first room to the last; a module may import its own room and those before it.
 ROOMS = (
-    "errors", "config", "files", "storage", "devices", "stopping", "usercode", "data", "masks", "models", "training",
-    "cam", "explaining", "sanity",
-    "score", "step", "run", "tables", "report", "inputs", "work", "viewing", "pixels", "results",
-    "redraw", "comparing", "gate", "export", "merging", "engines", "job", "certify", "explain", "masking", "cli",
+    "errors", "config", "files", "telemetry", "storage", "devices", "stopping", "usercode", "data",
+    "masks", "models", "training", "cam", "explaining", "sanity", "score", "step", "run", "tables",
+    "report", "inputs", "work", "viewing", "pixels", "results", "redraw", "comparing", "gate",
+    "export", "merging", "engines", "status", "job", "certify", "explain", "masking", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}
 
@@ -81,7 +81,8 @@ def test_only_the_command_reads_the_environment() -> None:
 
 def test_public_names() -> None:
     assert audit.__all__ == [
-        "__version__", "compare_runs", "explain_images", "load_run", "run_audit"
+        "__version__", "compare_runs", "explain_images", "load_run", "merge_run", "run_audit",
+        "run_piece",
     ]  # fmt: skip
     assert all(getattr(audit, name) for name in audit.__all__)
 

@@ -9,6 +9,7 @@ import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from audit.data.boxes import BoxMasks, find_boxes
+from audit.data.identity import listing_facts
 from audit.data.labels import Labels
 from audit.data.listed import FileMasks, FileRecords
 from audit.data.maskfiles import MaskFiles
@@ -61,6 +62,7 @@ def open_folder(path: Path, part: str, masks: MaskFiles) -> PictureSplit:
         ),
     )
     given, facts = _masks_of(folder, part, records, masks)
+    facts |= listing_facts(len(records), remote=False)
     return PictureSplit(
         name=path.resolve().name,
         part=part,

@@ -16,7 +16,6 @@ from audit.data.reading import Reader, ReadPolicy, ask_many, awaited, read_bytes
 from audit.files import sha256_of
 
 # How a fingerprint came about, for the run's facts.
-BY_CONTENT = "digest of content"
 BY_LISTING = "digest of listing"
 BY_MANIFEST = "digest of manifest"
 # Above so many samples files are not read for their digest, and above so many not even listed.
@@ -44,21 +43,21 @@ class Stamp(NamedTuple):
     version: str
 
 
-def identified_by(count: int, *, remote: bool) -> str:
-    """How a fingerprint of so many files comes about.
+def listing_facts(count: int, *, remote: bool) -> dict[str, object]:
+    """What a run's facts say of a fingerprint of so many files.
 
     Args:
         count: Samples.
         remote: Whether some lie in a store.
 
     Returns:
-        :data:`BY_CONTENT` or :data:`BY_LISTING`.
+        Nothing where it covers their content; else that it is a :data:`BY_LISTING`.
 
     Example:
-        >>> identified_by(500, remote=False), identified_by(500, remote=True)
-        ('digest of content', 'digest of listing')
+        >>> listing_facts(500, remote=False), listing_facts(500, remote=True)
+        ({}, {'data_fingerprint': 'digest of listing'})
     """
-    return BY_LISTING if remote or count > MOST_READ else BY_CONTENT
+    return {"data_fingerprint": BY_LISTING} if remote or count > MOST_READ else {}
 
 
 def identities(places: Iterable[str], count: int, reader: Reader | None = None) -> Iterator[str]:

@@ -61,8 +61,9 @@ class FileRecords:
     def contents(self) -> Iterator[str]:
         """See :class:`audit.data.pictures.Records`."""
         # Once each, for the instances of a picture share its file.
-        places = (join(self.base, name) for name in dict.fromkeys(self.names))
-        return identities(places, len(self), self.reader)
+        names = dict.fromkeys(self.names)
+        count = len(self) if self.windows is None else len(names)
+        return identities((join(self.base, name) for name in names), count, self.reader)
 
     def ahead(self, indices: Sequence[int]) -> FileRecords:
         """See :class:`audit.data.pictures.ReadAhead`."""

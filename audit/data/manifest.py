@@ -28,20 +28,14 @@ from audit.data.columns import (
     scan,
     unique_names,
 )
-from audit.data.identity import (
-    BY_CONTENT,
-    BY_MANIFEST,
-    MOST_LISTED,
-    identified_by,
-    identities,
-)
+from audit.data.identity import BY_MANIFEST, MOST_LISTED, identities, listing_facts
 from audit.data.labels import labels_of
 from audit.data.listed import FileMasks, FileRecords
 from audit.data.maskfiles import MaskFiles
 from audit.data.maskvalues import BadMask, Shares, Size
 from audit.data.parquet import ParquetRows, holds_pictures, last_part
 from audit.data.pictures import Masks, PictureSplit
-from audit.data.places import is_uri, matching, reason, require_backends
+from audit.data.places import is_uri, matching, require_backends
 from audit.data.reading import Piece, Reader, ReadPolicy
 from audit.data.rle import fill
 from audit.data.split import MASK_MISSING
@@ -89,10 +83,11 @@ def open_manifest(
     given, facts = _masks_of(columns, records, masks)
     addresses = [place, records.base, *columns.addresses]
     require_backends(addresses)
-    how = identified_by(len(records), remote=any(map(is_uri, addresses[1:])))
+    facts |= listing_facts(len(records), remote=any(map(is_uri, addresses[1:])))
     identity: Callable[[], str] | None = None
     if len(records) > MOST_LISTED:
-        how, identity = BY_MANIFEST, partial(_identity, files or [place], masks, reader)
+        facts["data_fingerprint"] = BY_MANIFEST
+        identity = partial(_identity, files or [place], masks, reader)
     return PictureSplit(
         name=_name_of(place, files),
         part=part,
@@ -100,7 +95,7 @@ def open_manifest(
         records=records,
         masks=given,
         mask_kind="box" if isinstance(given, BoxMasks) else "dataset",
-        facts=facts if how == BY_CONTENT else facts | {"data_fingerprint": how},
+        facts=facts,
         identity=identity,
     )
 
@@ -143,18 +138,11 @@ def _files_of(place: str, reader: Reader) -> list[str]:
             )
         return found
     try:
-        if is_uri(place):
-            # Not the whole table for its first bytes, where its name tells already.
-            whole = place.endswith(".parquet") or reader.read(Piece(place, 0, 4)) == _MAGIC
-        else:
-            with Path(place).open("rb") as file:
-                whole = file.read(4) == _MAGIC
-    except FileNotFoundError as error:
-        raise DataError(f"the manifest {place} does not exist") from error
-    except (OSError, ValueError) as error:
-        why = reason(error) if isinstance(error, OSError) else "no file can have such a name"
-        raise DataError(f"the manifest {place} cannot be read", found=why) from error
-    return [place] if whole else []
+        start = reader.read(Piece(place, 0, len(_MAGIC)))
+    except OSError:
+        # Shorter, or on a server without ranges: what is wrong shows where it is read whole.
+        start = b""
+    return [place] if start == _MAGIC else []
 
 
 def _columns_of(place: str, files: Sequence[str], reader: Reader) -> _Columns:

@@ -20,14 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audit.data.decode import UnreadableImage
-from audit.data.identity import (
-    BY_CONTENT,
-    BY_LISTING,
-    MOST_READ,
-    Stamp,
-    identities,
-    stamps,
-)
+from audit.data.identity import MOST_READ, Stamp, identities, listing_facts, stamps
 from audit.data.labels import Labels, labels_of
 from audit.data.maskfiles import MaskFiles
 from audit.data.maskvalues import BadMask, Shares, Size, decode_mask
@@ -291,14 +284,13 @@ def open_webdataset(
     shards = Shards(_stamped(places, reader.policy), cache, reader)
     labels = _labels_of(shards, _class_names(places[0], shards, reader), pattern)
     inside = ShardMasks(shards=shards, files=masks, reader=reader) if shards.has_masks else None
-    how = BY_CONTENT if _may_be_read(shards.shards) else BY_LISTING
     return PictureSplit(
         name=_name_of(pattern, places),
         part=part,
         classes=labels.classes,
         records=ShardRecords(shards=shards, labels=labels, reader=reader),
         masks=inside,
-        facts={} if how == BY_CONTENT else {"data_fingerprint": how},
+        facts=listing_facts(0, remote=not _may_be_read(shards.shards)),
         identity=partial(_identity, shards.shards, masks, reader),
     )
 

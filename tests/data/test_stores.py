@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from audit.data import Batch, Split, iterate, open_split
 from audit.data.identity import Stamp, stamps
 from audit.data.reading import Piece, RangeFile, Reader, ReadPolicy, gathered, may_pass
+from audit.errors import DataError
 from tests.data.making import encoded, filled, png, write
 from tests.data.web import Site, website
 from tests.storage.servers import BUCKET, ObjectServer, object_server
@@ -148,6 +150,26 @@ def test_what_may_pass() -> None:
     behind = OSError("Slow down")
     behind.__cause__ = ConnectionAbortedError()
     assert may_pass(behind)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tables_on_servers_with_and_without_ranges(
+    kind: str, ranges: bool, site: Site, tmp_path: Path
+) -> None:
+    site.ranges = ranges
+    table = pa.table({"image": ["p/0.png"], "label": ["a"]})
+    if kind == "csv":
+        pa.csv.write_csv(table, tmp_path / "x")
+    else:
+        pq.write_table(table, tmp_path / "x")
+    site.files = {"/m": (tmp_path / "x").read_bytes(), "/p/0.png": png(0)}
+    batch = fetch(open_split(f"manifest:{site.address}/m", policy=QUICK))
+    assert (batch.sample_id, batch.status) == (["p/0.png"], ["ok"])
+    for path, words in (("none", "does not exist"), ("bad", "HTTP status 500")):
+        site.status = {"/bad": 500}
+        with pytest.raises(DataError, match=words):
+            open_split(f"manifest:{site.address}/{path}", policy=QUICK)
 
 
 # -- many at once

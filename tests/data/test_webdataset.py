@@ -262,7 +262,6 @@ def with_size(data: bytes, size: bytes) -> bytes:
         pytest.param(b"", id="empty"),
         pytest.param(b"no tar at all" * 100, id="something else"),
         pytest.param(WHOLE[:512].replace(b"a.png", b"b.png") + WHOLE[512:], id="checksum"),
-        pytest.param(WHOLE[:1024] + b"\xff" * 512 + WHOLE[1536:], id="moved"),
         pytest.param(with_size(WHOLE, b"77777777777\0"), id="larger than the file"),
         pytest.param(with_size(WHOLE, b"\xff" * 12), id="negative"),
         pytest.param(with_size(WHOLE, b"\xff" * 10 + b"\xfe\0"), id="backwards"),
@@ -270,12 +269,13 @@ def with_size(data: bytes, size: bytes) -> bytes:
 )
 def test_damaged_tars_are_refused(data: bytes, tmp_path: Path) -> None:
     write(tmp_path / "t.tar", data)
-    if data.startswith(WHOLE[:1024]) and len(data) == len(WHOLE) and b"\xff" * 512 in data:
-        # Bytes of a picture are no header: the sample alone is damaged.
-        assert fetch(open_split(f"webdataset:{tmp_path}/t.tar")).status == ["unreadable", "ok"]
-        return
     with pytest.raises(DataError, match="is damaged"):
         open_split(f"webdataset:{tmp_path}/t.tar")
+
+
+def test_damage_in_a_picture_is_its_own(tmp_path: Path) -> None:
+    write(tmp_path / "t.tar", WHOLE[:1024] + b"\xff" * 512 + WHOLE[1536:])
+    assert fetch(open_split(f"webdataset:{tmp_path}/t.tar")).status == ["unreadable", "ok"]
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])

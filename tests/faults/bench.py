@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,7 +14,7 @@ from pathlib import Path
 
 import audit
 from tests.faults.outcome import Difference, compare, is_complete, whole_parts
-from tests.faults.processes import PATIENCE, Hung, Running
+from tests.faults.processes import PATIENCE, Hung, Running, Stem
 
 MOST_RERUNS = 3
 Reached = Callable[[], bool]
@@ -82,15 +80,9 @@ class Bench:
         )
         self._here.mkdir()
         self._logs.mkdir()
-        there = subprocess.run(
-            [sys.executable, "-c", "import audit; print(audit.__file__)"],
-            env=self.environment(),
-            cwd=self._here,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        assert Path(there).parent == self._code / "audit", there
+        self._stem = Stem(self.environment(), self._here)
+        self.shared.callback(self._stem.close)
+        assert self._stem.code.parent == self._code / "audit", self._stem.code
         self.measure()
         (page,) = self.undisturbed.glob("*/*/*/index.html")
         self._run = page.parent.relative_to(self.undisturbed)
@@ -100,7 +92,7 @@ class Bench:
     def __exit__(self, *error: object) -> None:
         self.shared.close()
 
-    def environment(self, **more: str) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         own = {
             name: value
             for name, value in os.environ.items()
@@ -112,22 +104,23 @@ class Bench:
             "OMP_WAIT_POLICY": "passive",
             "RAY_TMPDIR": str(self.scratch / "r"),
         }
-        return {**own, **settled, **more}
+        return {**own, **settled}
 
     def command(self, out: Path, where: Sequence[str] = ()) -> list[str]:
-        flags = [*self.job.flags(), *where, "--out", str(out)]
-        return [sys.executable, "-m", "audit", "run", *flags]
+        return ["run", *self.job.flags(), *where, "--out", str(out)]
 
-    def start(self, command: Sequence[str], **environment: str) -> Running:
+    def start(
+        self, words: Sequence[str], *, fresh: bool = False, host: str = "", **more: str
+    ) -> Running:
         self._count += 1
         log = self._logs / f"{self._count:04d}.log"
-        return Running(command, log, self.environment(**environment), self._here)
+        return Running(self._stem, words, log, fresh=fresh, host=host, more=more)
 
-    def measure(self, *where: str, **environment: str) -> float:
+    def measure(self, *where: str) -> float:
         """The seconds of an undisturbed run, whose outcome is that of the first one."""
         if where not in self.seconds:
             out = self.scratch / "measured" if self.seconds else self.undisturbed
-            running = self.start(self.command(out, where), **environment)
+            running = self.start(self.command(out, where))
             code = running.end()
             if code or (self.seconds and compare(self.undisturbed, out)):
                 problem = compare(self.undisturbed, out) if self.seconds else ""
@@ -151,7 +144,8 @@ class Scene:
         out: What the command is given as ``--out``.
         draw: Where random moments come from.
         commands: What is given again until the run is complete; in this order.
-        environment: Of these.
+        environment: Added to that of these.
+        host: What the machine is called on which they are given, if not as it is.
         moment: When and what, for people.
         codes: How the disturbed commands ended.
         faults: How many faults were made.
@@ -168,6 +162,7 @@ class Scene:
     draw: random.Random
     commands: list[list[str]] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    host: str = ""
     moment: str = ""
     codes: list[str] = field(default_factory=list)
     faults: int = 0
@@ -192,8 +187,10 @@ class Scene:
     def command(self, *where: str) -> list[str]:
         return self.bench.command(self.out, where)
 
-    def start(self, command: Sequence[str], **environment: str) -> Running:
-        running = self.bench.start(command, **{**self.environment, **environment})
+    def start(self, words: Sequence[str], *, fresh: bool = False, **more: str) -> Running:
+        running = self.bench.start(
+            words, fresh=fresh, host=self.host, **{**self.environment, **more}
+        )
         self.running.append(running)
         return running
 
@@ -232,6 +229,10 @@ class Scene:
         self.say("while a file is written")
         return lambda: self._there("samples/*.writing") > 0
 
+    def unfinished_table(self) -> Reached:
+        self.say("while a table or the page is written")
+        return lambda: self._there("*.writing") > 0
+
     def unproven_part(self) -> Reached:
         self.say("part without sidecar")
 
@@ -268,6 +269,7 @@ class Scene:
         choices: list[Callable[[], Reached]] = [
             lambda: self.after_parts(self.draw.randint(1, job.parts)),
             self.unfinished_file,
+            self.unfinished_table,
             self.unproven_part,
             lambda: self.claimed(self.draw.randrange(job.parts)),
             self.all_parts,
@@ -276,7 +278,7 @@ class Scene:
             self.drawn,
         ]
         if self.draw.random() < 0.4:
-            return self.after_share(running, seconds, self.draw.uniform(0.1, 1.0))
+            return self.after_share(running, seconds, self.draw.uniform(0.05, 0.95))
         return self.draw.choice(choices)()
 
     def while_computing(self) -> Reached:

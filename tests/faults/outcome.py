@@ -18,7 +18,7 @@ _CIRCUMSTANCES = ("finished", "seconds")
 _PLACES = (
     "out", "cache", "run", "engine", "processes", "grace", "workers", "log_json", "metrics",
 )  # fmt: skip
-_FINISHED = re.compile(rb'"finished":"[^"]*"')
+_FINISHED = re.compile(rb'"finished":"[^"]*"| finished [0-9-]+ [0-9:]+ UTC')
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,9 @@ def shown_metrics(table: pd.DataFrame) -> pd.DataFrame:
     return table if table.loc[highest, "family"].nunique() > 1 else table[~highest]
 
 
+@cache
 def environment_of(language: Language) -> Environment:
-    """Templates in a language."""
+    """Templates in a language, compiled once."""
     environment = Environment(
         loader=PackageLoader("audit.report"),
         autoescape=select_autoescape(default=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,7 @@ def render_page(stored: Stored, data: Mapping[str, Any], language: Language) -> 
         data: From :func:`audit.report.page.data.page_data`.
         language: Of the page.
     """
-    environment = Environment(
-        loader=PackageLoader("audit.report"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    language.install(environment)
-    environment.filters |= {"percent": percent, "number": number, "points": points, "width": width}
-    template = environment.get_template("index.html.j2")
+    template = _templates(language).get_template("index.html.j2")
     return template.render(
         **frame(styles=("report.css",), scripts=PAGE_SCRIPTS),
         lang=language.tag,
@@ -73,6 +66,20 @@ def render_page(stored: Stored, data: Mapping[str, Any], language: Language) -> 
         ],
         **_found(stored, language),
     )
+
+
+@cache
+def _templates(language: Language) -> Environment:
+    """Templates in a language, compiled once."""
+    environment = Environment(
+        loader=PackageLoader("audit.report"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    language.install(environment)
+    environment.filters |= {"percent": percent, "number": number, "points": points, "width": width}
+    return environment
 
 
 def _found(stored: Stored, language: Language) -> dict[str, Any]:
