@@ -46,7 +46,7 @@ train: $(READY) ## Train a classifier: make train DATASET=cifar10 MODEL=cnn DATA
 	@$(BIN)/audit train $(TRAIN_FLAGS)
 
 test: $(DEV) ## Run all tests, JOBS=2 at a time
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV) ## Check style
 	$(BIN)/ruff check .

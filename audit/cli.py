@@ -15,7 +15,7 @@ import click
 
 import audit
 from audit.errors import AuditError, visible
-from audit.stopping import Stopped
+from audit.stopping import Stopped, ended_by_terminate
 from audit.telemetry import json_lines, tell_exit
 
 if TYPE_CHECKING:
@@ -684,7 +684,9 @@ def _run_command(lasting: contextlib.ExitStack) -> tuple[int, str]:
     kept = "finished parts are kept, run the same command again"
     message = ""
     try:
-        code = cli.main(obj=lasting, standalone_mode=False) or 0
+        # From the first moment: the libraries alone take seconds to load.
+        with ended_by_terminate():
+            code = cli.main(obj=lasting, standalone_mode=False) or 0
     except AuditError as error:
         code, message = error.exit_code, f"error: {error}"
     except click.ClickException as error:

@@ -97,7 +97,7 @@ def compare_runs(
 
     Example:
         >>> from audit import compare_runs, run_audit
-        >>> run = run_audit(dataset="demo", limit=30, edits="none", out=tmp)
+        >>> run = run_audit(dataset="demo", limit=30, edits="none", grids=False, out=tmp)
         >>> found = compare_runs(run, run, out=tmp / "same")
         >>> sorted(set(found.compare["verdict"])), len(found.changes)
         (['no change'], 0)

@@ -248,9 +248,7 @@ class AuditConfig(BaseModel):
     @classmethod
     def _check_run(cls, value: str | None) -> str | None:
         if value is not None and not _RUN.fullmatch(value):
-            raise ValueError(
-                "up to 100 letters, digits, '.', '_' and '-', not one of these first"
-            )
+            raise ValueError("up to 100 letters, digits, '.', '_' and '-', not one of these first")
         return value
 
     @field_validator("edits")

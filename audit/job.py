@@ -82,7 +82,7 @@ def run_audit(
         AuditError: If something cannot be opened, computed or written.
 
     Example:
-        >>> run = run_audit(dataset="demo", limit=20, out=tmp)
+        >>> run = run_audit(dataset="demo", limit=20, grids=False, out=tmp)
         >>> len(run.samples)
         20
     """

@@ -8,6 +8,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from audit.config import AuditConfig
 from audit.errors import AuditError, OutputError, TooManyBadSamples
 from audit.files import sole_writer
@@ -19,6 +21,7 @@ from audit.run.manifest import (
     CODE_OF_REPORTS,
     NAME,
     checksums,
+    checksums_in,
     code_fingerprint,
     read_manifest,
     write_manifest,
@@ -27,9 +30,9 @@ from audit.run.store import Shard
 from audit.stopping import Stopping
 from audit.storage.mirror import pull, push
 from audit.tables.reading import EDITS, read_samples
-from audit.tables.scale.setting import is_summed
+from audit.tables.scale import Gathered, Gathering, PartRows, digest_part, fits, is_summed
 from audit.tables.totals import count_statuses, first_problems
-from audit.work import SAMPLES, SUMS, Worker, shards_of
+from audit.work import SAMPLES, SUMS, Worker, digesting_of, shards_of
 
 # The samples that tell of bad data, not of what the model does.
 BAD_STATUSES = (
@@ -156,26 +159,59 @@ def _conclude(
         count_statuses(found.sidecars), first_problems(found.sidecars), total, opened
     )  # fmt: skip
     parts = store.names(found.shards, [SUMS] if is_summed(len(opened.split)) else [])
-    if opened.remote:
-        pull(opened.storage, parts, opened.folder)
-    samples = read_samples(opened.folder, [store.part(shard) for shard in found.shards])
+    samples, gathered = _rows(worker, found)
     edited, editor = look_again(opened, auditor, samples, worker.telemetry)
     looked = time.monotonic()
     missing = [_described(shard, reasons) for shard in found.missing]
     with worker.telemetry.phase("tables", "tables, pictures and page are made"):
         facts, written = conclude(
-            opened, auditor, editor, samples, found.sidecars, missing, worker.telemetry
+            opened,
+            auditor,
+            editor,
+            samples,
+            found.sidecars,
+            missing,
+            worker.telemetry,
+            gathered=gathered,
         )
     facts["seconds"] = {
         "parts": round(seconds, 2),
         "edits": round(looked - started, 2),
         "tables_and_report": round(time.monotonic() - looked, 2),
     }
-    facts["files"] = checksums(opened.folder, sorted(parts + edited + written))
+    made = checksums(opened.folder, edited + written)
+    files = made | checksums_in(opened.storage, parts)
+    facts["files"] = {name: files[name] for name in sorted(files)}
+    # Of processes that were killed while this run went on, here or on other machines.
+    opened.storage.clean()
     write_manifest(opened.folder, facts)
     if opened.remote:
         publish(opened, facts)
     return facts
+
+
+def _rows(worker: Worker, found: Verified) -> tuple[pd.DataFrame, Gathered | None]:
+    """The rows that tables are made of: all of them, or of a large split those that are kept."""
+    opened, store = worker.opened, worker.store
+    if not is_summed(len(opened.split)):
+        names = [store.part(shard) for shard in found.shards]
+        if opened.remote:
+            pull(opened.storage, names, opened.folder)
+        return read_samples(opened.folder, names), None
+    setting = digesting_of(opened)
+    rows = PartRows(
+        starts=[shard.start for shard in found.shards],
+        read=lambda place: store.read_part(found.shards[place]),
+    )
+    gathering = Gathering(setting, rows)
+    for shard in found.shards:
+        sums = store.read_extra(shard, SUMS)
+        if not fits(sums, setting):
+            # Another version's. The rows are the same, since the run's fingerprint holds its code.
+            sums = digest_part(store.read_part(shard), setting)
+        gathering.add(shard.number, sums)
+    gathered = gathering.result()
+    return gathered.kept, gathered
 
 
 def publish(opened: Opened, manifest: Mapping[str, Any]) -> None:

@@ -39,8 +39,7 @@ from audit.run.copies import fetch_run
 from audit.run.manifest import NAME, checksums, read_manifest, write_manifest
 from audit.run.rows import SAMPLE_COLUMNS
 from audit.storage import is_remote
-from audit.tables.frames import sample_files
-from audit.tables.reading import load_run, read_edits, read_samples
+from audit.tables.reading import AuditRun, load_run, read_edits
 from audit.viewing import Run, audited_split
 
 _THUMBS, _EDITED = "thumbs.parquet", "edited.parquet"
@@ -110,7 +109,7 @@ def redraw(
 
     Example:
         >>> from audit import run_audit
-        >>> run = run_audit(dataset="demo", limit=20, edits="none", out=tmp)
+        >>> run = run_audit(dataset="demo", limit=20, edits="none", grids=False, out=tmp)
         >>> redraw(run.path, colours="viridis", samples=run.samples["sample_id"][:1]).name
         'index.html'
     """
@@ -239,7 +238,7 @@ def _stored(
     stored = Stored(
         facts=facts,
         tables={Path(n).stem: _table(folder / n).to_pandas() for n in names if n not in others},
-        samples=read_samples(folder, sample_files(manifest)),
+        samples=AuditRun(folder, dict(manifest)).kept,
         edits=read_edits(folder),
         thumbs=_table(folder / _THUMBS).to_pandas(),
         edited=_table(folder / _EDITED).to_pandas() if _EDITED in manifest["files"] else None,

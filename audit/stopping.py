@@ -113,3 +113,17 @@ def on_terminate(grace: float) -> Iterator[Stopping]:
         yield stopping
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def ended_by_terminate() -> Iterator[None]:
+    """Let SIGTERM end the work where it is, unless :func:`on_terminate` says otherwise.
+
+    As process 1 of a container, which is ended by no signal that it does not handle, too.
+
+    Raises:
+        Stopped: On the signal. Outside of the main thread, where Python hears none, nothing is
+            changed.
+    """
+    with on_terminate(grace=0) as stopping, stopping.at_once():
+        yield

@@ -37,8 +37,8 @@ class Run(reading.AuditRun):
 
     Example:
         >>> from audit import load_run, run_audit
-        >>> folder = run_audit(dataset="demo", limit=20, edits="none", out=tmp).path
-        >>> run = load_run(folder)
+        >>> done = run_audit(dataset="demo", limit=20, edits="none", grids=False, out=tmp)
+        >>> run = load_run(done.path)
         >>> shown = run.show("test-00000-digit-0256", colours="viridis")
         >>> shown.lines[0][:6]
         'Label:'

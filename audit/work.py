@@ -22,7 +22,7 @@ from audit.run.rows import columns_of
 from audit.run.store import PartStore, Shard, plan_shards
 from audit.sanity import count_stages
 from audit.step import AuditStep, prefix_of, rehearse
-from audit.stopping import Stopping
+from audit.stopping import Stopped, Stopping
 from audit.tables.scale.digest import digest_part
 from audit.tables.scale.setting import Digesting, is_summed
 from audit.telemetry import Telemetry
@@ -91,12 +91,18 @@ class Worker:
             stopping.check()
 
         stopping.check_between()
-        with enough_memory(self.opened, self.auditor):
-            computed = self.auditor.run_shards(shards, step)
-            for shard in shards:
-                self._compute_one(shard, computed)
-                done(shard)
-                stopping.check_between()
+        try:
+            with enough_memory(self.opened, self.auditor):
+                computed = self.auditor.run_shards(shards, step)
+                for shard in shards:
+                    self._compute_one(shard, computed)
+                    done(shard)
+                    stopping.check_between()
+        except (OSError, RuntimeError) as error:
+            # A signal to all processes has ended those that decode.
+            if stopping.asked:
+                raise Stopped from error
+            raise
 
     def _compute_one(
         self, shard: Shard, computed: Iterator[tuple[Shard, Any, dict[str, Any]]]
@@ -120,15 +126,23 @@ class Worker:
             self.store.release(shard)
 
     def fill_masks(
-        self, shards: Iterable[Shard], told: Callable[[int], object] | None = None
+        self,
+        shards: Iterable[Shard],
+        told: Callable[[int], object] | None = None,
+        *,
+        stopping: Stopping | None = None,
     ) -> None:
         """Estimate the masks that shards need and the cache lacks.
 
         Args:
             shards: Which.
             told: Is told how many samples were done; without it, people are.
+            stopping: Is asked after every batch.
+
+        Raises:
+            Stopped: If an end was wished for and its time is over; finished blocks are kept.
         """
-        ranges = [(shard.start, shard.stop) for shard in shards]
+        ranges = _joined([(shard.start, shard.stop) for shard in shards])
         families = self.auditor.families
         total = sum(stop - start for start, stop in ranges)
         todo = sum(families.missing(*each) for each in ranges)
@@ -136,12 +150,16 @@ class Worker:
             return
         every = max(todo, total * len(families.caches))
         with (
-            nullcontext(told)
-            if told
-            else Progress("masks", every, every - todo, self.telemetry)
+            nullcontext(told) if told else Progress("masks", every, every - todo, self.telemetry)
         ) as progress:
-            for start, stop in _joined(ranges):
-                families.fill(start, stop, progress)
+
+            def step(count: int) -> None:
+                progress(count)
+                if stopping is not None:
+                    stopping.check()
+
+            for start, stop in ranges:
+                families.fill(start, stop, step)
 
 
 def open_store(opened: Opened) -> PartStore:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 import torch
 
 import audit.models.sources
+from audit import run_audit
 from audit.cli import main
 from audit.data.demo import open_demo
 from audit.explaining import Explainer
 from audit.models import Cut, Request, Wanted, build, cut, open_classifier
 from audit.step import AuditStep
+from audit.viewing import Run
 
 REAL_DATA = Path(os.environ.get("AUDIT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -38,6 +42,31 @@ def _few_threads() -> None:
 def demo_step() -> AuditStep:
     """The shipped demo model as a step, without donors."""
     return make_step("cnn", "demo")
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """200 images of the demo, audited once for all who only look at the run."""
+    with _for_all(tmp_path_factory) as out:
+        return run_audit(dataset="demo", limit=200, out=out)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Likewise 80 images without edits."""
+    with _for_all(tmp_path_factory) as out:
+        return run_audit(dataset="demo", limit=80, edits="none", out=out)
+
+
+@contextmanager
+def _for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that all processes of these tests share; each waits for what another makes."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    out.mkdir(exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield out
 
 
 def make_step(architecture: str, dataset: str, **settings: Any) -> AuditStep:

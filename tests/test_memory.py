@@ -17,8 +17,8 @@ from tests.conftest import random_model
 
 @pytest.mark.parametrize("way", ["graph", "hooks"])
 def test_resident_memory_is_flat(way: Way) -> None:
-    measured = run(200, way=way)
-    assert max(measured) / measured[0] < 1.02
+    measured = run(100, way=way, samples=10)
+    assert max(measured) / measured[0] < 1.01
 
 
 def hooks_of(model: nn.Module) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from audit import compare_runs
 from audit.engines.pieces import Piece
 from audit.errors import OutputError, UsageError
 from audit.files import shared_writer, sole_writer
@@ -70,6 +72,10 @@ def test_going_without_what_is_missing(pieces: Path) -> None:
     assert merged.manifest["totals"]["samples"] == len(merged.samples) == 40
     assert not any("part-000001" in name for name in merged.manifest["files"])
     assert set(merged.samples["index"]) == {*range(20), *range(40, 60)}
+    # Edits are found by their samples, not by where those would be in the whole split.
+    found = compare_runs(merged, merged, out=pieces / "compared")
+    assert set(found.compare["verdict"]) == {"no change"}
+    shutil.rmtree(pieces / "compared")
     # What is computed later is not left out.
     run_piece(Piece(1, 3), **SETTINGS, out=pieces.parents[2])
     later = merge_run(pieces)

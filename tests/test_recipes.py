@@ -61,6 +61,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 limit=180,
                 mean=classifier.mean,
                 std=classifier.std,
+                grids=False,
                 out=Path("reports") / name,
                 **more,
             )

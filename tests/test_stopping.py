@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from audit.stopping import Stopped, Stopping, on_terminate
+from audit.stopping import Stopped, Stopping, ended_by_terminate, on_terminate
 
 
 def test_nothing_stops_unasked() -> None:
@@ -53,6 +53,16 @@ def test_sigterm_asks_and_is_heard_as_before_afterwards() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping.asked
         assert not stopping.over
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_ends_where_it_is_unless_work_says_otherwise() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped), ended_by_terminate():
+        with on_terminate(grace=1000) as stopping:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopping.asked
+        os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 
 

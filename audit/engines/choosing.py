@@ -53,7 +53,7 @@ def compute(
     processes = count_processes(worker.opened)
     done = total - sum(map(len, missing))
     if engine == "local" and processes == 1:
-        worker.fill_masks(ordered)
+        worker.fill_masks(ordered, stopping=stopping)
         with Progress("audit", total, done, worker.telemetry) as progress:
             worker.prepare()
             worker.compute(ordered, progress, stopping=stopping, done=_telling(worker))

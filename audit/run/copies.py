@@ -10,7 +10,7 @@ from typing import Any
 
 from audit.errors import UsageError
 from audit.files import make_folder, sha256_of, write_atomically
-from audit.run.manifest import NAME
+from audit.run.manifest import NAME, is_summed_run
 from audit.storage import Storage, open_storage
 from audit.storage.mirror import pull
 
@@ -43,7 +43,7 @@ def copy_run(storage: Storage, folder: Path) -> bool:
     try:
         content = storage.read(NAME)
         manifest = json.loads(content)
-        summed = manifest.get("summarised") == "summed"
+        summed = is_summed_run(manifest)
         names = [n for n in manifest["files"] if not (summed and n.startswith("samples/"))]
         pull(storage, [n for n in names if not _is_there(folder / n, manifest["files"][n])], folder)
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):

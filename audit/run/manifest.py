@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 
 import audit
 from audit.files import sha256_of, write_atomically
+from audit.storage import Storage
 
 NAME = "manifest.json"
 COMPLETE = "complete"
 # Of a comparison or a trend: nobody opens it as a run.
 COMPARED = "compared"
+_THREADS = 4
 
 # Libraries whose version can change a number.
 _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scipy")
@@ -66,6 +69,27 @@ def checksums(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     }
 
 
+def checksums_in(storage: Storage, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Size and digest of files where a run lives, one after the other in memory.
+
+    Raises:
+        OutputError: If the store refuses or does not answer.
+    """
+
+    def of(name: str) -> tuple[str, dict[str, Any]]:
+        content = storage.read(name)
+        return name, {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return dict(threads.map(of, names))
+
+
+def is_summed_run(manifest: Mapping[str, Any]) -> bool:
+    """Whether a run's tables are made of sums, its rows being too many."""
+    basis = manifest.get("totals", {}).get("basis")
+    return isinstance(basis, Mapping) and basis.get("how") == "summed"
+
+
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Declare a run complete."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -95,7 +119,7 @@ def read_manifest(
         if content["status"] != COMPLETE:
             return None
         # A copy of a run in an object store lacks rows that are too many to be copied.
-        copied = content.get("summarised") == "summed" and not (folder / "samples").exists()
+        copied = is_summed_run(content) and not (folder / "samples").exists()
         for name, expected in content["files"].items():
             path = folder / name
             if but(name) or (copied and name.startswith("samples/")):

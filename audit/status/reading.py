@@ -137,7 +137,7 @@ def run_status(place: str | Path, *, now: float | None = None) -> RunStatus:
 
     Example:
         >>> from audit import run_audit
-        >>> run = run_audit(dataset="demo", limit=20, edits="none", out=tmp)
+        >>> run = run_audit(dataset="demo", limit=20, edits="none", grids=False, out=tmp)
         >>> found = run_status(run.path)
         >>> found.done, found.samples_done, found.manifest
         ((0,), 20, 'complete')

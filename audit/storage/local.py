@@ -91,12 +91,14 @@ class LocalStorage:
         """Remove temporary files of killed writers.
 
         Of writers on other machines nobody here knows whether they live; theirs go where the file
-        that they were to become is there: a late one then finds that it is not needed.
+        that they were to become is there: a late one then finds that it is not needed. Those of
+        claims, which are taken back again, always go: a writer that lives writes it once more.
         """
         remove_unfinished(self._folder)
         for leftover in self._folder.rglob(f"*{_TEMPORARY}"):
             # NAME.TOKEN.HOST.PID.writing, and hosts may have dots.
-            if f".{socket.gethostname()}." not in leftover.name and _has_become(leftover):
+            elsewhere = f".{socket.gethostname()}." not in leftover.name
+            if elsewhere and (".claim." in leftover.name or _has_become(leftover)):
                 leftover.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:

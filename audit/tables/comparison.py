@@ -36,6 +36,7 @@ from audit.tables.scored import (
     METRICS,
     Metric,
     Scores,
+    edits_by_row,
     logit_margin,
     pair_edits,
     same_donors,
@@ -151,7 +152,7 @@ class Sides:
 
     Attributes:
         samples: All rows of each.
-        edits: Rows of edits of each; ``None`` where a run has none.
+        edits: Rows of edits of each, by place in ``samples``; ``None`` where a run has none.
         families: Names of the families of masks, the main one first.
         classes: Class names.
         one_model: Whether both runs are of the same weights.
@@ -171,7 +172,10 @@ class Sides:
         same = known and facts["weights_sha256"] == other["weights_sha256"]
         return cls(
             samples=(a.samples, b.samples),
-            edits=(read_edits(a.path), read_edits(b.path)),
+            edits=(
+                edits_by_row(read_edits(a.path), a.samples),
+                edits_by_row(read_edits(b.path), b.samples),
+            ),
             families=families_of(facts),
             classes=facts["classes"],
             one_model=(same and facts["model"] == other["model"])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from audit.errors import UsageError
 from audit.run.copies import fetch_run
-from audit.run.manifest import COMPARED, NAME, read_manifest, status_of
+from audit.run.manifest import COMPARED, NAME, is_summed_run, read_manifest, status_of
 from audit.storage import is_remote
 from audit.tables.frames import (
     EDITS,
@@ -24,6 +24,7 @@ from audit.tables.frames import (
     read_table,
     sample_files,
 )
+from audit.tables.scale import read_kept
 
 __all__ = ["EDITS", "AuditRun", "enlarge_map", "load_run", "read_edits", "read_samples"]
 
@@ -41,7 +42,7 @@ class AuditRun:
 
     Example:
         >>> from audit import run_audit
-        >>> run = run_audit(dataset="demo", limit=20, edits="none", out=tmp)
+        >>> run = run_audit(dataset="demo", limit=20, edits="none", grids=False, out=tmp)
         >>> rows = run.samples.query("reason == 'background' and correct")
         >>> set(rows["reason"]) <= {"background"}, run.samples["predicted"].dtype
         (True, Int32Dtype())
@@ -59,8 +60,23 @@ class AuditRun:
         """One row a sample, in the split's order.
 
         Classes are nullable integers, flags nullable booleans and names categories; a condition on
-        an undefined value is not met.
+        an undefined value is not met. Of a split of more than 200,000 samples these are some that
+        were drawn by chance (docs/scale.md); the files in ``samples/`` hold all.
         """
+        if not is_summed_run(self.manifest):
+            return self.kept
+        drawn = self.kept["kept_as"] == "split"
+        return self.kept[drawn].drop(columns="kept_as").reset_index(drop=True)
+
+    @cached_property
+    def kept(self) -> pd.DataFrame:
+        """The rows that the report is made of: those of ``samples``, unless these were drawn.
+
+        Then also rows of rare classes and of samples that come first on some list; ``kept_as``
+        says which is which.
+        """
+        if is_summed_run(self.manifest):
+            return read_kept(self.path)
         return read_samples(self.path, sample_files(self.manifest))
 
     @cached_property
@@ -80,7 +96,7 @@ class AuditRun:
           half of them because of it (``decided_share`` of ``evidence.parquet`` counts them).
         """
         return join_samples(
-            self.samples, self.labels, read_edits(self.path), len(self.manifest["classes"])
+            self.kept, self.labels, read_edits(self.path), len(self.manifest["classes"])
         )
 
     def sample(self, sample_id: str) -> pd.Series:
@@ -201,7 +217,7 @@ class AuditRun:
         column = {"main": "map", "alt": "alt_map"}.get(target)
         if column is None:
             raise UsageError(f"no map is called '{target}'", expected="main or alt")
-        rows = self.samples.loc[self.samples["sample_id"] == sample_id]
+        rows = self.kept.loc[self.kept["sample_id"] == sample_id]
         if rows.empty:
             raise UsageError(f"the run holds no sample '{sample_id}'")
         values = rows.iloc[0][column]

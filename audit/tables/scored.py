@@ -184,6 +184,27 @@ def effects_of_samples(found: Transplants, classes: int) -> tuple[Floats, Floats
     return np.where(enough, mean, np.nan), np.where(enough, decided, np.nan)
 
 
+def edits_by_row(edits: pd.DataFrame | None, samples: pd.DataFrame) -> pd.DataFrame | None:
+    """Rows of edits with their samples' places among some rows, in place of those in the split.
+
+    They differ where parts are missing, or where rows were drawn from a large split.
+
+    Args:
+        edits: Rows of edits.
+        samples: Rows in the split's order; edits of samples beyond these are left out.
+
+    Example:
+        >>> samples = pd.DataFrame({"index": [4, 7, 9]})
+        >>> edits_by_row(pd.DataFrame({"index": [7, 8, 9]}), samples)["index"].tolist()
+        [1, 2]
+    """
+    if edits is None:
+        return None
+    index, wanted = (rows["index"].to_numpy(np.int64) for rows in (samples, edits))
+    there = np.isin(wanted, index)
+    return edits[there].assign(index=np.searchsorted(index, wanted[there]))
+
+
 def pair_edits(one: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of samples that both runs edited, in one order."""
     both = np.intersect1d(one["index"], other["index"])

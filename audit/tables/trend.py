@@ -34,6 +34,7 @@ from audit.tables.scored import (
     METRICS,
     Metric,
     Scores,
+    edits_by_row,
     scores_of_edits,
     scores_of_rows,
 )
@@ -181,7 +182,7 @@ def _scores(run: AuditRun) -> Scores:
     """All of a run's values."""
     families, samples = families_of(run.manifest), run.samples
     scores = scores_of_rows(samples, families)
-    edits = read_edits(run.path)
+    edits = edits_by_row(read_edits(run.path), samples)
     if edits is not None and len(edits):
         classes = len(run.manifest["classes"])
         scores |= scores_of_edits(edits, families, classes, len(samples))

@@ -30,7 +30,7 @@ def settings_in(out: Path) -> CertifySettings:
             "strengths": "0,100",
             "random": 1,
             "limit": 80,
-            "train_limit": 2000,
+            "train_limit": 1200,
             "base_epochs": 3,
             "epochs": 4,
             "device": "cpu",
@@ -98,7 +98,7 @@ def test_the_short_form_has_a_line_for_each_cue_and_strength(
 ) -> None:
     _, done = benchmark
     lines = (done.path / "results.md").read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("5 models of `cnn` on `demo`, 2,000 training and 80 test images")
+    assert lines[0].startswith("5 models of `cnn` on `demo`, 1,200 training and 80 test images")
     rows = [line.split("|")[1:4] for line in lines if line.startswith(("| frame", "| object"))]
     assert [[cell.strip() for cell in row] for row in rows] == [
         [cue, place, strength]

@@ -38,7 +38,7 @@ def poison() -> int:
     return next(i for i in range(3 * SHARD + BATCH, COUNT) if i not in donors)
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 240.0) -> Any:
     """Until something is true, which it must be in time."""
     until = time.monotonic() + seconds
     while not (found := what()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +13,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audit import run_audit
+from audit import load_run
 from audit.export import run_as_markdown
 from audit.export.numbers import metrics_of
 from audit.gate import evaluate, write_results
 from audit.gate.settings import GateSettings
 from audit.tables import AuditRun
+from audit.viewing import Run
 from tests.gate.making import UNTESTED, a_class, a_run
 
 Command = Callable[..., "CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> AuditRun:
-    return run_audit(dataset="demo", limit=60, edits="none", out=tmp_path_factory.mktemp("reports"))
+def run(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> AuditRun:
+    """A copy: results of gates are written into it."""
+    folder = tmp_path_factory.mktemp("reports") / "run"
+    return load_run(shutil.copytree(small_run.path, folder))
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def test_mlflow_holds_the_run(audit_here: Command, run: AuditRun, store: str) ->
     assert found.data.metrics["split/accuracy"] == run.manifest["totals"]["accuracy"]
     three = run.classes.set_index("label_name").loc["three"]
     assert found.data.metrics["class_far_logit/three"] == three["far_logit"]
-    assert found.data.params["limit"] == "60"
+    assert found.data.params["limit"] == "80"
     assert found.data.params["layer"] == "features.2.2"
     assert "out" not in found.data.params
     assert found.data.tags["audit.fingerprint"] == run.manifest["fingerprint"]

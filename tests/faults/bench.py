@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -70,6 +71,9 @@ class Bench:
         self._code = scratch / "code"
         self._here = scratch / "here"
         self._logs = scratch / "logs"
+        # Paths of sockets are at most 107 bytes long.
+        self._ray = Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))
+        self.shared.callback(shutil.rmtree, self._ray, ignore_errors=True)
         self._count = 0
         self._run = Path()
 
@@ -102,7 +106,7 @@ class Bench:
             "PYTHONPATH": str(self._code),
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "passive",
-            "RAY_TMPDIR": str(self.scratch / "r"),
+            "RAY_TMPDIR": str(self._ray),
         }
         return {**own, **settled}
 
@@ -116,11 +120,11 @@ class Bench:
         log = self._logs / f"{self._count:04d}.log"
         return Running(self._stem, words, log, fresh=fresh, host=host, more=more)
 
-    def measure(self, *where: str) -> float:
+    def measure(self, *where: str, **environment: str) -> float:
         """The seconds of an undisturbed run, whose outcome is that of the first one."""
         if where not in self.seconds:
             out = self.scratch / "measured" if self.seconds else self.undisturbed
-            running = self.start(self.command(out, where))
+            running = self.start(self.command(out, where), **environment)
             code = running.end()
             if code or (self.seconds and compare(self.undisturbed, out)):
                 problem = compare(self.undisturbed, out) if self.seconds else ""
@@ -229,6 +233,11 @@ class Scene:
         self.say("while a file is written")
         return lambda: self._there("samples/*.writing") > 0
 
+    def masking(self) -> Reached:
+        self.say("during masks")
+        folders = self.out / ".cache" / "masks"
+        return lambda: any(folders.glob("*/lock")) and not self._there("samples/part-*.parquet")
+
     def unfinished_table(self) -> Reached:
         self.say("while a table or the page is written")
         return lambda: self._there("*.writing") > 0
@@ -268,6 +277,7 @@ class Scene:
         job = self.bench.job
         choices: list[Callable[[], Reached]] = [
             lambda: self.after_parts(self.draw.randint(1, job.parts)),
+            *((self.masking,) if job.masks == "estimated" else ()),
             self.unfinished_file,
             self.unfinished_table,
             self.unproven_part,

@@ -111,16 +111,18 @@ def workers_twice(scene: Scene) -> None:
 
 def driver_of_processes(scene: Scene) -> None:
     """SIGKILL of the command that has others compute; they must go too."""
+    seconds = scene.bench.measure(*PROCESSES)
     scene.commands = [scene.command(*PROCESSES)]
     running = scene.start(scene.commands[0])
-    _kill(scene, running, scene.any_moment(running, scene.bench.measure(*PROCESSES)))
+    _kill(scene, running, scene.any_moment(running, seconds))
 
 
 def group(scene: Scene) -> None:
     """SIGKILL of all processes of a run at once, as a scheduler or the kernel may."""
+    seconds = scene.bench.measure(*PROCESSES)
     scene.commands = [scene.command(*PROCESSES)]
     running = scene.start(scene.commands[0])
-    reached = scene.any_moment(running, scene.bench.measure(*PROCESSES))
+    reached = scene.any_moment(running, seconds)
     _kill(scene, running, reached, group=True)
 
 
@@ -269,6 +271,8 @@ def _stop(scene: Scene, where: tuple[str, ...], number: signal.Signals, *, group
     ]
     if job.edits:
         choices.append(scene.edited)
+    if job.masks == "estimated":
+        choices.append(scene.masking)
     reached = scene.draw.choice(choices)()
     scene.say(f"grace {grace:g}" + (", to all processes" if group else ""))
     if not running.until(reached):
@@ -536,9 +540,11 @@ def ray_nodes(scene: Scene) -> None:
 
 def ray_driver(scene: Scene) -> None:
     """SIGKILL of a command that started Ray itself; all of Ray must go too."""
+    # Whatever clusters there are on this machine.
+    scene.environment["RAY_ADDRESS"] = "local"
+    seconds = scene.bench.measure(*RAY, RAY_ADDRESS="local")
     scene.commands = [scene.command(*RAY)]
     running = scene.start(scene.commands[0])
-    seconds = scene.bench.measure(*RAY)
     _kill(scene, running, scene.any_moment(running, seconds))
 
 

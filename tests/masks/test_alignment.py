@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from audit.masks.alignment import check_alignment, reduced_to_check
 from tests.conftest import real_data
 
 
+@cache
 def crops(size: int) -> tuple[Tensor, Tensor]:
     """109 square crops of photos with exact masks."""
     root = real_data("coco-crops")
@@ -23,6 +25,12 @@ def crops(size: int) -> tuple[Tensor, Tensor]:
 
 def demo(count: int = 100) -> tuple[Tensor, Tensor]:
     return parts_of(open_demo("test").__getitems__(range(count)))
+
+
+def grown(masks: Tensor, by: int) -> Tensor:
+    """The highest value within so many pixels each way: along columns, then along rows."""
+    tall = F.max_pool2d(masks[:, None], (2 * by + 1, 1), 1, (by, 0))
+    return F.max_pool2d(tall, (1, 2 * by + 1), 1, (0, by))[:, 0]
 
 
 def parts_of(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -78,7 +86,7 @@ def test_large_images_speak_in_their_own_pixels() -> None:
     images, masks = crops(224)
     assert check_alignment(images, masks).verdict == "fits"
     assert check_alignment(images, shift(masks, 28, 0)).placement == "shifted 28 px up"
-    wide = F.max_pool2d(masks[:, None], 23, 1, 11)[:, 0]
+    wide = grown(masks, 11)
     assert check_alignment(images, wide).placement == "made narrower by 10 px all round"
 
 
@@ -130,8 +138,7 @@ def test_a_wide_seam_of_unknown_pixels_is_no_misfit(seam: int) -> None:
     """A trimap leaves the object too narrow; its border lies in the middle of what is unknown."""
     images, masks = crops(224)
     whole = (masks >= 0.5).float()
-    narrow = -F.max_pool2d(-whole[:, None], 2 * seam + 1, 1, seam)[:, 0]
-    wide = F.max_pool2d(whole[:, None], 2 * seam + 1, 1, seam)[:, 0]
+    narrow, wide = -grown(-whole, seam), grown(whole, seam)
     small = [reduced_to_check(part) for part in (images, narrow, wide - narrow)]
     assert check_alignment(*small, size=(224, 224)).verdict == "fits"
     if seam == 10:

@@ -68,13 +68,14 @@ def test_an_image_alone_gives_the_same() -> None:
 
 
 def test_does_not_depend_on_the_number_of_threads() -> None:
-    images = open_demo("test").images[:64]
-    two = estimate_masks(images)
-    torch.set_num_threads(1)
+    images, usual = open_demo("test").images[:64], torch.get_num_threads()
     try:
+        torch.set_num_threads(2)
+        two = estimate_masks(images)
+        torch.set_num_threads(1)
         assert same(two, estimate_masks(images))
     finally:
-        torch.set_num_threads(2)
+        torch.set_num_threads(usual)
 
 
 def test_another_size_of_the_same_picture_gives_nearly_the_same_mask() -> None:

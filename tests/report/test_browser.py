@@ -39,11 +39,11 @@ Open = Callable[..., AbstractContextManager[Visit]]
 @pytest.fixture(scope="module", params=["demo", "cifar10"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AuditRun:
     """A finished run, of real photographs where they are at hand."""
-    out = tmp_path_factory.mktemp("browser")
     if request.param == "demo":
-        return run_audit(dataset="demo", limit=200, out=out)
-    root = real_data("cifar10")
-    return run_audit(dataset="cifar10", data_root=root, limit=600, edits=250, out=out)
+        made: AuditRun = request.getfixturevalue("demo_run")
+        return made
+    root, out = real_data("cifar10"), tmp_path_factory.mktemp("browser")
+    return run_audit(dataset="cifar10", data_root=root, limit=600, edits=250, grids=False, out=out)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 from PIL import Image, ImageDraw
 
-from audit import run_audit
 from audit.report.language import load_language
 from audit.report.pictures import fonts
 from audit.report.pictures.fonts import Face, can_draw_chinese, drawable, families, missing
@@ -50,8 +49,8 @@ ENGLISH = load_language("en")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_audit(dataset="demo", limit=80, edits="none", out=tmp_path_factory.mktemp("grids"))
+def run(small_run: Run) -> Run:
+    return small_run
 
 
 @pytest.fixture(scope="module")

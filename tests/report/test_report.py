@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from audit.tables.reading import enlarge_map
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> AuditRun:
-    return run_audit(dataset="demo", limit=200, out=tmp_path_factory.mktemp("report"))
+def run(demo_run: AuditRun) -> AuditRun:
+    return demo_run
 
 
 def test_a_run_leaves_what_the_readme_says(run: AuditRun) -> None:
@@ -29,7 +30,8 @@ def test_a_run_leaves_what_the_readme_says(run: AuditRun) -> None:
         "manifest.json index.html classes.parquet confusion.parquet thumbs.parquet edited.parquet"
     )
     assert {*expected.split(), "samples/part-000000.parquet", "samples/_part-000000.json"} <= found
-    assert set(run.manifest["files"]) == found - {"manifest.json"}
+    # The plan was there before all others: what is computed, and in which pieces.
+    assert set(run.manifest["files"]) == found - {"manifest.json", "plan.json"}
     assert sum(name.startswith("grids/class-") for name in found) == 10
     assert sum(name.startswith("grids/channels-") for name in found) == 10
 
@@ -92,15 +94,15 @@ def test_heatmap_is_the_stored_map_at_image_size(run: AuditRun) -> None:
 
 
 def test_load_run_finds_the_newest_complete_run(run: AuditRun, tmp_path: Path) -> None:
-    root = run.path.parents[2]
-    assert load_run(root).path == run.path
-    assert load_run(str(run.path)).manifest == run.manifest
     with pytest.raises(UsageError, match="no complete run"):
         load_run(tmp_path)
-    newer = run_audit(dataset="demo", limit=30, out=root)
-    assert load_run(root).path == newer.path
+    older = shutil.copytree(run.path, tmp_path / run.path.relative_to(run.path.parents[2]))
+    assert load_run(tmp_path).path == older
+    assert load_run(str(older)).manifest == run.manifest
+    newer = run_audit(dataset="demo", limit=30, edits="none", grids=False, out=tmp_path)
+    assert load_run(tmp_path).path == newer.path
     (newer.path / "classes.parquet").unlink()
-    assert load_run(root).path == run.path
+    assert load_run(tmp_path).path == older
     with pytest.raises(UsageError, match="not whole"):
         load_run(newer.path)
 

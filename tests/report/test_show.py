@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from audit import load_run, run_audit
+from audit import load_run
 from audit.errors import UsageError
 from audit.report.language import load_language
 from audit.report.pictures.show import Seen, Shown, describe_sample, draw_sample
@@ -27,8 +27,8 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_audit(dataset="demo", limit=60, edits="none", out=tmp_path_factory.mktemp("show"))
+def run(small_run: Run) -> Run:
+    return small_run
 
 
 @pytest.fixture(scope="module")

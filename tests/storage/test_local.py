@@ -141,6 +141,7 @@ def test_clean_takes_only_what_nobody_needs(tmp_path: Path) -> None:
     gone = {
         f"part-1.parquet.00ff.{host}.{2**22 + 1}.writing",  # above the largest number there is
         "part-0.parquet.00ff.other.host.example.7.writing",
+        "_part-1.claim.00ff.other.host.example.7.writing",
     }
     for name in (kept | gone) - {"part-0.parquet"}:
         (tmp_path / name).write_bytes(b"half")

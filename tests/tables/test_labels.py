@@ -391,7 +391,7 @@ def test_the_table_ranks_flipped_labels_as_cleanlab_does() -> None:
 
 
 def test_a_run_has_the_table(tmp_path: Path) -> None:
-    run = run_audit(dataset="demo", limit=120, out=tmp_path, edits="none")
+    run = run_audit(dataset="demo", limit=120, edits="none", grids=False, out=tmp_path)
     assert run.labels.columns.tolist() == [c.name for c in LABEL_COLUMNS]
     assert len(run.labels) == run.manifest["totals"]["label_suspects"]
     assert run.manifest["totals"]["labels_judged"] == 120
