@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +12,10 @@ from audit.data.split import Batch, Split
 
 # Below this many samples a worker process costs more to start than it saves.
 _WORTH_WORKERS = 4096
+_DIED = (
+    "a process that decodes images was ended from outside; run the same command again: finished "
+    "parts are kept (with --workers 0 no such processes are started)"
+)
 
 
 def iterate(
@@ -54,6 +59,9 @@ def fetch(
 
     Yields:
         The batches.
+
+    Raises:
+        ChildProcessError: If a worker process was killed.
     """
     if workers:
         # Workers are forked from a server that holds torch; else each would import it anew.
@@ -67,7 +75,20 @@ def fetch(
         # Forking a process that runs Arrow and torch threads can deadlock.
         multiprocessing_context="forkserver" if workers else None,
     )
-    yield from loader
+    try:
+        yield from loader
+    except (EOFError, ConnectionError, RuntimeError) as error:
+        if workers and _is_of_dead_worker(error):
+            raise ChildProcessError(errno.ECHILD, _DIED) from error
+        raise
+
+
+def _is_of_dead_worker(error: Exception) -> bool:
+    """Whether torch tells of a worker's end, not of what the user's code raised in one."""
+    said = str(error)
+    if said.startswith("Caught "):
+        return False
+    return not isinstance(error, RuntimeError) or said.startswith("DataLoader worker (pid")
 
 
 def workers_for(split: Split, requested: int | None, cores: int) -> int:

@@ -173,7 +173,8 @@ def cluster(processes: int | None) -> Iterator[None]:
         yield
     finally:
         # Leaves a cluster that was joined, and ends one that was started.
-        ray.shutdown()
+        with _own_signals():
+            ray.shutdown()
 
 
 def room(gpus: int) -> int:

@@ -81,9 +81,9 @@ if __name__ == "__main__":
     from audit.cli import main
 
     # Ctrl-C of whoever plays is not for the commands.
-    default = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tell(ready=audit.__file__)
     orders()
-    signal.signal(signal.SIGINT, default)
+    # Also where whoever plays was started in the background, without Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

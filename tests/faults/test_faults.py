@@ -23,8 +23,8 @@ from tests.faults.outcome import compare, is_complete, whole_parts
 RUNS = int(os.environ.get("AUDIT_FAULTS", "0"))
 # One fault of each kind that is cheap to make; workers and actors that die have other tests.
 SHORT = (
-    "driver", "another machine", "merge", "two full runs", "zombie", "SIGTERM", "disk full",
-    "damaged files",
+    "driver", "decoding process", "another machine", "merge", "two full runs", "zombie", "SIGTERM",
+    "disk full", "damaged files",
 )  # fmt: skip
 
 
