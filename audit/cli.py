@@ -222,15 +222,23 @@ def run(config: Path | None, piece: str | None, **flags: Any) -> int:
         finished: AuditRun = run_audit(settings, say=_say, stopping=stopping)
     click.echo(summarise(finished, seconds=time.monotonic() - started))
     _tell_address(finished)
-    return 0 if gate_settings is None else _judge(finished, gate_settings, baseline)
+    if gate_settings is None:
+        return 0
+    return _judge(finished, gate_settings, baseline, address=_address_of(finished))
 
 
 def _tell_address(run: AuditRun) -> None:
     """Name the place of a run that lives in an object store; its folder is a copy."""
+    if address := _address_of(run):
+        click.echo(f"Run: {address}")
+
+
+def _address_of(run: AuditRun) -> str | None:
+    """The place of a run that lives in an object store; ``None`` for others."""
     out, facts = str(run.manifest["config"]["out"]), run.manifest
-    if "://" in out:
-        name = f"{facts['dataset']}/{facts['model']}/{facts['run_id']}"
-        click.echo(f"Run: {out.rstrip('/')}/{name}")
+    if "://" not in out:
+        return None
+    return f"{out.rstrip('/')}/{facts['dataset']}/{facts['model']}/{facts['run_id']}"
 
 
 def _run_piece(settings: AuditConfig, given: str) -> int:
@@ -262,7 +270,7 @@ def merge(place: str | None, config: Path | None, allow_missing: bool, **flags: 
     RUN is its folder or address. Without it the settings name the run, as in audit run. Beside it
     only settings are of use that say how to conclude, such as --device or --data-root.
     """
-    from audit.config import load_config
+    from audit.config import file_settings, load_config
 
     gate_settings, baseline = _open_gate(config)
     from audit.job import merge_run
@@ -273,14 +281,20 @@ def merge(place: str | None, config: Path | None, allow_missing: bool, **flags: 
     settings = load_config(config, flags)
     if settings.log_json:
         click.get_current_context().obj.enter_context(json_lines())
-    asked: dict[str, Any] = {"config": settings} if place is None else flags
+    if place is not None and (flags["run"] or flags["out"]):
+        raise click.UsageError("RUN says which run is meant: leave --run and --out")
+    given = {name: value for name, value in flags.items() if value is not None}
+    asked: dict[str, Any] = {"config": settings} if place is None else file_settings(config) | given
     with on_terminate(settings.grace) as stopping:
         finished: AuditRun = merge_run(
             place, allow_missing=allow_missing, say=_say, stopping=stopping, **asked
         )
     click.echo(summarise(finished, seconds=time.monotonic() - started))
     _tell_address(finished)
-    return 0 if gate_settings is None else _judge(finished, gate_settings, baseline)
+    if gate_settings is None:
+        return 0
+    where = place if place is not None and "://" in place else _address_of(finished)
+    return _judge(finished, gate_settings, baseline, address=where)
 
 
 @cli.command()
@@ -496,13 +510,23 @@ def _open_gate(
 
 
 def _judge(
-    finished: AuditRun, settings: GateSettings, baseline: AuditRun | None, out: Path | None = None
+    finished: AuditRun,
+    settings: GateSettings,
+    baseline: AuditRun | None,
+    out: Path | None = None,
+    *,
+    address: str | None = None,
 ) -> int:
-    """Hold a run against a gate, leave the outcome as files, print it."""
+    """Hold a run against a gate, leave the outcome as files (also in its store), print it."""
     from audit.gate import as_markdown, evaluate, outcome_lines, write_results
 
     evaluation = evaluate(finished, settings, baseline)
     files = write_results(evaluation, out)
+    if address is not None and out is None:
+        from audit.storage import open_storage
+        from audit.storage.mirror import push
+
+        push(finished.path, open_storage(address), [file.name for file in files])
     click.echo("\n" + "\n".join(outcome_lines(evaluation)))
     click.echo(f"Gate: {', '.join(map(str, files))}")
     if summary := os.environ.get(_STEP_SUMMARY):
@@ -535,7 +559,8 @@ def gate(run: Path | str, config: Path, baseline: Path | None, out: Path | None)
     if settings is None:
         raise ConfigError(f"the job file {config} has no gate", expected="a table [gate]",
                           remedy="see jobs/gate.toml")  # fmt: skip
-    return _judge(load_run(run), settings, opened, out)
+    address = run if isinstance(run, str) else None
+    return _judge(load_run(run), settings, opened, out, address=address)
 
 
 @cli.command()
@@ -685,8 +710,14 @@ def _run_command(lasting: contextlib.ExitStack) -> tuple[int, str]:
     message = ""
     try:
         # From the first moment: the libraries alone take seconds to load.
-        with ended_by_terminate():
-            code = cli.main(obj=lasting, standalone_mode=False) or 0
+        with ended_by_terminate() as stopping:
+            try:
+                code = cli.main(obj=lasting, standalone_mode=False) or 0
+            except Exception as error:
+                # Libraries that are being loaded take an end for a failure of theirs.
+                if stopping.asked and not isinstance(error, AuditError):
+                    raise Stopped from error
+                raise
     except AuditError as error:
         code, message = error.exit_code, f"error: {error}"
     except click.ClickException as error:

@@ -34,6 +34,9 @@ Colours = Literal["jet", "viridis", "cividis", "inferno"]
 
 MASKS = ("auto", "dataset", "estimated", "component", "ellipse")
 _SESSION = re.compile(r"rembg:[a-z0-9][a-z0-9_.-]*")
+# Also with one slash only, as paths make them.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_WHOLE_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -241,8 +244,24 @@ class AuditConfig(BaseModel):
         text = str(value)
         if text.startswith("file://"):
             return Path(unquote(urlsplit(text).path))
+        if _ADDRESS.match(text) and not _WHOLE_ADDRESS.match(text):
+            raise ValueError("a folder, or an address such as s3://BUCKET/FOLDER")
         # A path would lose one of the slashes of an address.
         return text if "://" in text else Path(value)
+
+    @field_validator("cache", "metrics", mode="before")
+    @classmethod
+    def _check_local(cls, value: Any) -> Any:
+        if value is not None and _ADDRESS.match(str(value)):
+            raise ValueError("a path on this machine")
+        return value
+
+    @field_validator("shard_size", mode="before")
+    @classmethod
+    def _check_shard_size(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or value < 1):
+            raise ValueError("auto, or a whole number of at least 1")
+        return value
 
     @field_validator("run")
     @classmethod
@@ -292,9 +311,7 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> AuditConfig:
     Raises:
         ConfigError: If the file cannot be read, or a name or a value is not allowed.
     """
-    settings = read_toml(file) if file is not None else {}
-    # Read by audit.gate.
-    settings.pop("gate", None)
+    settings = file_settings(file)
     settings |= {name: value for name, value in overrides.items() if value is not None}
     where = f" in {file}" if file is not None else ""
     unknown = [name for name in settings if name not in AuditConfig.model_fields]
@@ -318,6 +335,18 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> AuditConfig:
             expected=message,
             found=repr(settings[name]),
         ) from error
+
+
+def file_settings(file: Path | None) -> dict[str, Any]:
+    """The settings that a job file gives; none without a file.
+
+    Raises:
+        ConfigError: If it is absent or no TOML.
+    """
+    settings = read_toml(file) if file is not None else {}
+    # Read by audit.gate.
+    settings.pop("gate", None)
+    return settings
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -33,16 +33,24 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}{_TEMPORARY}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        try:
+            _write_beside(temporary, path, content)
+        except FileNotFoundError:
+            # Taken for that of a dead process, by one of a container with the same host name.
+            _write_beside(temporary, path, content)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise output_error(path, error) from error
+
+
+def _write_beside(temporary: Path, path: Path, content: bytes) -> None:
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _flush_folder(path.parent)
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +16,9 @@ from audit.config import NOT_IN_FINGERPRINT, AuditConfig
 from audit.data import MaskFiles, ReadPolicy, Split, open_split
 from audit.data.geometry import Geometry
 from audit.data.loader import workers_for
+from audit.data.reading import OutOfReach
 from audit.devices import pick_device
-from audit.errors import UsageError
+from audit.errors import AuditError, DataError, UsageError
 from audit.files import make_folder
 from audit.masks.families import MaskFamilies
 from audit.masks.opening import open_families
@@ -30,11 +32,11 @@ from audit.models import (
     open_classifier,
 )
 from audit.models.preprocessing import Preprocessing
-from audit.run.copies import HOME_CACHE, copy_folder
+from audit.run.copies import copy_folder, home_cache
 from audit.run.manifest import code_fingerprint, fingerprint_of
 from audit.run.plan import Plan, shard_size_of
 from audit.run.rows import SCHEMA_VERSION
-from audit.storage import Storage, open_storage
+from audit.storage import Storage, is_remote, open_storage
 
 # What other images are brought to where nobody names a model or a size.
 USUAL_SIDE = 224
@@ -78,11 +80,15 @@ class Opened:
     @property
     def remote(self) -> bool:
         """Whether the run lives in an object store; its folder then is a copy to work in."""
-        return isinstance(self.config.out, str)
+        return is_remote(self.storage.place)
 
 
 def open_inputs(
-    config: AuditConfig, network: nn.Module | None = None, *, rows_by: str | None = None
+    config: AuditConfig,
+    network: nn.Module | None = None,
+    *,
+    rows_by: str | None = None,
+    place: str | None = None,
 ) -> Opened:
     """Open the split and the classifier, and settle what the run is called.
 
@@ -90,6 +96,7 @@ def open_inputs(
         config: The settings.
         network: The network, where the caller holds it; else ``config.model`` names it.
         rows_by: The kind of device that makes the rows; ``None`` for the one that is opened.
+        place: The run's folder or address, where it is known; else it follows from the settings.
 
     Returns:
         What the run reads; its folder exists.
@@ -97,6 +104,8 @@ def open_inputs(
     Raises:
         AuditError: If the split, the weights or the device cannot be used.
     """
+    if isinstance(config.out, str):
+        open_storage(config.out)  # Refuses what is no address before hours of work.
     split = open_data(config)
     classifier = _open_classifier(config, split, network)
     if classifier.preprocessing.geometry is not None:
@@ -107,7 +116,8 @@ def open_inputs(
     names = mask_families(config, split)
     device = pick_device(config.device)
     workers = count_workers(config, split)
-    data_fingerprint = split.fingerprint()
+    with _within_reach():
+        data_fingerprint = split.fingerprint()
     families = open_families(
         names,
         split,
@@ -135,7 +145,14 @@ def open_inputs(
     }
     fingerprint = fingerprint_of(facets)
     run_id = config.run or fingerprint[:12]
-    storage, folder = _place(config, f"{split.name}/{classifier.architecture}/{run_id}")
+    if place is None:
+        name = f"{split.name}/{classifier.architecture}/{run_id}"
+        out = config.out
+        whole = f"{out.rstrip('/')}/{name}" if isinstance(out, str) else out / name
+        storage, folder = _at(whole, config)
+    else:
+        storage, folder = _at(place, config)
+        run_id = folder.name if not is_remote(place) else place.rstrip("/").rpartition("/")[2]
     return Opened(
         config=config,
         split=split,
@@ -163,16 +180,15 @@ def cache_folder(config: AuditConfig) -> Path:
     """Where estimated masks, indices and copies of remote runs are kept."""
     if config.cache is not None:
         return config.cache
-    return HOME_CACHE if isinstance(config.out, str) else config.out / ".cache"
+    return home_cache() if isinstance(config.out, str) else config.out / ".cache"
 
 
-def _place(config: AuditConfig, name: str) -> tuple[Storage, Path]:
+def _at(place: str | Path, config: AuditConfig) -> tuple[Storage, Path]:
     """Where a run lives, and the folder that its tables are made in."""
-    if isinstance(config.out, str):
-        storage = open_storage(f"{config.out.rstrip('/')}/{name}")
+    storage = open_storage(place)
+    if is_remote(str(place)):
         return storage, copy_folder(storage.place, cache_folder(config))
-    folder = make_folder(config.out / name)
-    return open_storage(folder), folder
+    return storage, make_folder(Path(storage.place))
 
 
 def _open_classifier(config: AuditConfig, split: Split, network: nn.Module | None) -> Classifier:
@@ -270,8 +286,38 @@ def count_workers(config: AuditConfig, split: Split) -> int:
     return workers_for(split, wanted, len(os.sched_getaffinity(0)))
 
 
+@contextmanager
+def _within_reach() -> Iterator[None]:
+    """Tell a store that does not answer from data that is not there.
+
+    Raises:
+        AuditError: If a store does not answer, or refuses. That is no mistake in the settings.
+    """
+    try:
+        yield
+    except DataError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OutOfReach):
+            raise
+        raise AuditError(
+            error.problem,
+            found=error.found or str(cause),
+            remedy="run the same command again when the store answers, and accepts the credential",
+        ) from error
+
+
 def open_data(config: AuditConfig) -> Split:
-    """The split that the settings name, in the geometry that it was stored in."""
+    """The split that the settings name, in the geometry that it was stored in.
+
+    Raises:
+        DataError: If there is no such data, or it is damaged.
+        AuditError: If a store does not answer, or refuses.
+    """
+    with _within_reach():
+        return _open_data(config)
+
+
+def _open_data(config: AuditConfig) -> Split:
     return open_split(
         config.dataset,
         config.split,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from audit.config import AuditConfig, load_config
+from audit.data import is_code
 from audit.engines import compute
 from audit.engines.pieces import Piece
 from audit.errors import UsageError
@@ -29,13 +31,18 @@ from audit.merging import (
 from audit.models import describe, evaluation, plain_kernels
 from audit.redraw import redrawn
 from audit.run.manifest import NAME
-from audit.run.plan import read_plan, settle_plan
+from audit.run.plan import Plan, read_plan, settle_plan
 from audit.run.store import Shard
 from audit.stopping import Stopping
-from audit.storage import is_remote, open_storage
+from audit.storage import Storage, is_remote, open_storage
 from audit.telemetry import Telemetry
+from audit.usercode import is_spec
 from audit.viewing import Run
 from audit.work import Worker, open_worker, shards_of
+
+# Settings of whoever concludes a run, not of those who began it.
+_OF_THE_MACHINE = frozenset({"out", "run", "cache", "download", "metrics", "log_json"})
+_OF_THE_END = ("edits", "sanity", "max_bad", "lang", "colours", "grids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +98,11 @@ def run_audit(
         opened = open_inputs(settled, network)
         _tell_opened(telemetry, opened, shards_of(opened), say)
         with held(opened), evaluation(opened.classifier.module), plain_kernels():
+            # A run with a name may be another one.
+            settle_plan(opened.storage, opened.plan)
             manifest = finished_manifest(opened)
             if manifest is None or is_stale(manifest, opened.config):
+                opened = _continued(opened, manifest)
                 manifest = _compute(opened, stopping or Stopping(0), telemetry)
             return _shown(opened, manifest, telemetry)
 
@@ -183,12 +193,32 @@ def merge_run(
             opened = _opened_again(str(place), settings, network)
         _tell_opened(telemetry, opened, shards_of(opened), say)
         with held(opened), evaluation(opened.classifier.module), plain_kernels():
-            settle_plan(opened.storage, opened.plan)
+            _refuse_none(opened)
             manifest = finished_manifest(opened)
             if manifest is None or is_stale(manifest, opened.config):
+                opened = _continued(opened, manifest)
                 worker = _begin(opened, telemetry)
                 manifest = merge(worker, allow_missing=allow_missing, stopping=stopping)
             return _shown(opened, manifest, telemetry)
+
+
+def _refuse_none(opened: Opened) -> None:
+    """Refuse to conclude a run that nobody has begun.
+
+    Raises:
+        UsageError: If there is none, or it is another one.
+    """
+    if read_plan(opened.storage) is None:
+        raise _no_run(opened.storage.place)
+    settle_plan(opened.storage, opened.plan)
+
+
+def _no_run(place: str) -> UsageError:
+    return UsageError(
+        f"there is no run in {place}",
+        expected="the folder or address of a run that was begun, with its plan.json",
+        remedy="begin it: audit run --shard 0/4 …",
+    )
 
 
 def _settled(config: AuditConfig | None, settings: dict[str, Any]) -> AuditConfig:
@@ -233,33 +263,71 @@ def _opened_again(place: str, changes: dict[str, Any], network: nn.Module | None
     storage = open_storage(place)
     plan = read_plan(storage)
     if plan is None:
-        raise UsageError(
-            f"there is no run in {place}",
-            expected="the folder or address of a run that was begun, with its plan.json",
-            remedy="begin it: audit run --shard 0/4 …",
-        )
+        raise _no_run(place)
     if plan.given and network is None:
         raise UsageError(
             f"the run in {place} is of a network that was given in memory",
             remedy="call merge_run(…, network=…) with it",
         )
     given = {name: value for name, value in changes.items() if value is not None}
-    config = load_config(None, {**plan.config, **_whereabouts(place), **given})
-    opened = open_inputs(config, network, rows_by=plan.facets["device"])
+    _refuse_code(place, plan, given)
+    config = load_config(None, {**_of_plan(storage, plan), **_around(place), **given})
+    opened = open_inputs(config, network, rows_by=plan.facets.get("device"), place=place)
     settle_plan(storage, opened.plan)
     return opened
 
 
-def _whereabouts(place: str) -> dict[str, Any]:
-    """Where a run lies by now: folders are moved, and mounted elsewhere."""
-    whole = place.rstrip("/") if is_remote(place) else str(Path(place).resolve())
-    out, _, _, run_id = whole.rsplit("/", 3)
-    return {"out": out, "run": run_id}
+def _refuse_code(place: str, plan: Plan, given: Mapping[str, Any]) -> None:
+    """Run no code that somebody else's file names, unless the user names it too."""
+    named = {name: str(plan.config.get(name)) for name in ("dataset", "model")}
+    named = {
+        name: spec
+        for name, spec in named.items()
+        if (is_code(spec) if name == "dataset" else is_spec(spec.removeprefix("timm:")))
+    }
+    for name, spec in named.items():
+        if given.get(name) != spec:
+            raise UsageError(
+                f"the plan of the run in {place} names code: {name} {spec}",
+                expected=f"--{name} {spec}, so that it is you who lets it run",
+                remedy=f"audit merge {place} "
+                + " ".join(f"--{other} {its}" for other, its in named.items()),
+            )
+
+
+def _of_plan(storage: Storage, plan: Plan) -> dict[str, Any]:
+    """The settings that a run was begun with, or was last concluded with."""
+    settings = {name: v for name, v in plan.config.items() if name not in _OF_THE_MACHINE}
+    try:
+        manifest = json.loads(storage.read(NAME))
+        if manifest["fingerprint"] == plan.fingerprint:
+            settings |= {name: manifest["config"][name] for name in _OF_THE_END}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    return settings
+
+
+def _around(place: str) -> dict[str, Any]:
+    """Where caches go: beside the run, whatever its plan says."""
+    storage = open_storage(place)
+    if is_remote(storage.place):
+        return {"out": storage.place}
+    folders = Path(storage.place).resolve().parents
+    return {"out": folders[min(2, len(folders) - 1)]}
+
+
+def _continued(opened: Opened, manifest: Mapping[str, Any] | None) -> Opened:
+    """The same, so that a run keeps the edits and checks that it has and is not asked for."""
+    if manifest is None:
+        return opened
+    before, config = manifest["config"], opened.config
+    edits = before["edits"] if config.edits == "none" else config.edits
+    kept = {"edits": edits, "sanity": config.sanity or before["sanity"]}
+    return replace(opened, config=config.model_copy(update=kept))
 
 
 def _compute(opened: Opened, stopping: Stopping, telemetry: Telemetry) -> dict[str, Any]:
     started = time.monotonic()
-    settle_plan(opened.storage, opened.plan)
     worker = _begin(opened, telemetry)
     missing = verify(worker).missing
     _tell_found(telemetry, shards_of(opened), missing)
@@ -270,9 +338,7 @@ def _compute(opened: Opened, stopping: Stopping, telemetry: Telemetry) -> dict[s
 
 
 def _begin(opened: Opened, telemetry: Telemetry) -> Worker:
-    """Take back that the run is complete, and remove what killed processes left."""
-    (opened.folder / NAME).unlink(missing_ok=True)
-    opened.storage.delete(NAME)
+    """Remove what killed processes left, and make ready to compute."""
     opened.storage.clean()
     return open_worker(opened, telemetry=telemetry)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,15 @@ from audit.run.store import Shard
 from audit.stopping import Stopping
 from audit.storage.mirror import pull, push
 from audit.tables.reading import EDITS, read_samples
-from audit.tables.scale import Gathered, Gathering, PartRows, digest_part, fits, is_summed
+from audit.tables.scale import (
+    KEPT_ROWS,
+    Gathered,
+    Gathering,
+    PartRows,
+    digest_part,
+    fits,
+    is_summed,
+)
 from audit.tables.totals import count_statuses, first_problems
 from audit.work import SAMPLES, SUMS, Worker, digesting_of, shards_of
 
@@ -39,6 +47,8 @@ BAD_STATUSES = (
     "unreadable", "nonfinite", "mask_missing", "mask_unreadable", "mask_mismatch", "bad_label",
 )  # fmt: skip
 _SAID = 10
+# Tables that not every run has.
+_OPTIONAL = ("methods.parquet", "sanity.parquet", "edited.parquet", KEPT_ROWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +70,10 @@ class Verified:
 def held(opened: Opened) -> Iterator[None]:
     """Hold a run's folder, so that no other process of this file system concludes it meanwhile.
 
-    In an object store nothing is held: parts are never replaced, and whoever concludes a run makes
-    the same files of them.
+    In an object store nothing is held but the copy on this machine: parts are never replaced, and
+    whoever concludes a run makes the same files of them.
     """
-    with nullcontext() if opened.remote else sole_writer(opened.folder):
+    with sole_writer(opened.folder):
         yield
 
 
@@ -71,7 +81,8 @@ def finished_manifest(opened: Opened) -> dict[str, Any] | None:
     """The manifest of a run that is complete, its files at hand; else ``None``."""
     if opened.remote:
         copy_run(opened.storage, opened.folder)
-    return read_manifest(opened.folder)
+    found = read_manifest(opened.folder)
+    return found if found is not None and found.get("fingerprint") == opened.fingerprint else None
 
 
 def is_stale(manifest: Mapping[str, Any], config: AuditConfig) -> bool:
@@ -125,7 +136,14 @@ def merge(
         if not found.shards or (found.missing and not allow_missing):
             place, planned = worker.opened.storage.place, len(found.shards) + len(found.missing)
             raise incomplete(place, found.missing, planned, known)
+        _take_back(worker.opened)
         return _conclude(worker, found, known, seconds)
+
+
+def _take_back(opened: Opened) -> None:
+    """No longer call a run complete; from here on its tables are made anew."""
+    (opened.folder / NAME).unlink(missing_ok=True)
+    opened.storage.delete(NAME)
 
 
 def _damaged(worker: Worker, missing: Sequence[Shard]) -> dict[int, str]:
@@ -182,12 +200,21 @@ def _conclude(
     made = checksums(opened.folder, edited + written)
     files = made | checksums_in(opened.storage, parts)
     facts["files"] = {name: files[name] for name in sorted(files)}
+    _remove_others(opened, files)
     # Of processes that were killed while this run went on, here or on other machines.
     opened.storage.clean()
     write_manifest(opened.folder, facts)
     if opened.remote:
         publish(opened, facts)
     return facts
+
+
+def _remove_others(opened: Opened, kept: Collection[str]) -> None:
+    """Remove tables that an earlier conclusion with other settings made and this one does not."""
+    for name in _OPTIONAL:
+        if name not in kept:
+            (opened.folder / name).unlink(missing_ok=True)
+            opened.storage.delete(name)
 
 
 def _rows(worker: Worker, found: Verified) -> tuple[pd.DataFrame, Gathered | None]:

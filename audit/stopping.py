@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# Who hears SIGTERM, the innermost last.
+_HEARD: list[Stopping] = []
+
 
 class Stopped(BaseException):
     """The work was ended by a signal; what was finished is kept.
@@ -109,21 +112,30 @@ def on_terminate(grace: float) -> Iterator[Stopping]:
         stopping.ask()
 
     before = signal.signal(signal.SIGTERM, ask)
+    outer = _HEARD[-1] if _HEARD else None
+    _HEARD.append(stopping)
     try:
+        if outer is not None and outer.asked:
+            # Libraries that were being loaded may have taken the end for a failure of theirs.
+            stopping.ask()
         yield stopping
     finally:
+        _HEARD.pop()
         signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
-def ended_by_terminate() -> Iterator[None]:
+def ended_by_terminate() -> Iterator[Stopping]:
     """Let SIGTERM end the work where it is, unless :func:`on_terminate` says otherwise.
 
     As process 1 of a container, which is ended by no signal that it does not handle, too.
+
+    Yields:
+        Whether it was wished for, also where something on the way has swallowed the end.
 
     Raises:
         Stopped: On the signal. Outside of the main thread, where Python hears none, nothing is
             changed.
     """
     with on_terminate(grace=0) as stopping, stopping.at_once():
-        yield
+        yield stopping

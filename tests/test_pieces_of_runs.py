@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,96 @@ def test_the_command(
     assert merged.returncode == 0, merged.stderr
     assert json.loads((pieces / "manifest.json").read_text())["status"] == "complete"
     assert audit_here("run", *flags, "--shard", "3/3").returncode == 2
+
+
+def test_a_named_run_that_is_complete_is_not_taken_for_another(tmp_path: Path) -> None:
+    given = {**SETTINGS, "edits": "none", "out": tmp_path, "run": "nightly"}
+    first = run_audit(**given)
+    with pytest.raises(UsageError, match="is another one"):
+        run_audit(**given | {"seed": 5})
+    (first.path / "plan.json").unlink()
+    # Its manifest has a fingerprint too.
+    again = run_audit(**given | {"seed": 5})
+    assert again.manifest["config"]["seed"] == 5
+
+
+def test_edits_and_checks_that_a_run_has_are_kept(tmp_path: Path) -> None:
+    first = run_audit(**SETTINGS | {"edits": "none"}, out=tmp_path)
+    edited = run_audit(**SETTINGS, out=tmp_path)
+    assert edited.path == first.path
+    rows = sorted((edited.path / "edits").iterdir())
+    _make_stale(edited.path)
+    for conclude in (
+        lambda: run_audit(**SETTINGS | {"edits": "none"}, out=tmp_path),
+        lambda: merge_run(edited.path),
+    ):
+        kept = conclude()
+        assert sorted((kept.path / "edits").iterdir()) == rows
+        assert kept.manifest["config"]["edits"] == SETTINGS["edits"]
+        _make_stale(kept.path)
+    # Where nobody knows any more that there were any, nothing is left of them.
+    (kept.path / "manifest.json").unlink()
+    none = run_audit(**SETTINGS | {"edits": "none"}, out=tmp_path)
+    assert not (none.path / "edited.parquet").exists()
+    assert not list((none.path / "edits").iterdir())
+
+
+def _make_stale(run: Path) -> None:
+    """As if the code of reports had changed since."""
+    file = run / "manifest.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"report_code": "before"}))
+
+
+def test_a_run_is_merged_where_it_lies_by_now(pieces: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved away" / "d=1" / "my run"
+    moved.parent.mkdir(parents=True)
+    shutil.move(pieces, moved)
+    before = {file for file in tmp_path.rglob("*") if moved not in file.parents}
+    merged = merge_run(moved.as_uri(), allow_missing=True)
+    assert (merged.path, merged.manifest["run_id"]) == (moved, "my run")
+    after = {file for file in tmp_path.rglob("*") if moved not in file.parents}
+    assert {file for file in after - before if ".cache" not in file.parts} == set()
+
+
+def test_a_merge_that_fails_takes_nothing_back(pieces: Path) -> None:
+    merge_run(pieces, allow_missing=True)
+    with pytest.raises(OutputError, match="1 of 3 parts"):
+        merge_run(pieces)
+    assert (pieces / "manifest.json").is_file()
+
+
+def test_merging_begins_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no run"):
+        merge_run(**SETTINGS, out=tmp_path)
+    assert not list(tmp_path.rglob("plan.json"))
+
+
+@pytest.mark.parametrize("name", ["dataset", "model"])
+def test_a_plan_lets_no_code_run(pieces: Path, name: str) -> None:
+    file = pieces / "plan.json"
+    plan = json.loads(file.read_text())
+    plan["config"][name] = "antigravity:fly"
+    file.write_text(json.dumps(plan))
+    with pytest.raises(UsageError, match="names code"):
+        merge_run(pieces, allow_missing=True)
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"facets": [1]},
+        {"config": None},
+        {"samples": "x"},
+        {"shard_size": 0},
+        {"samples": 10**15},
+        {"fingerprint": 3},
+        {"another": 1},
+    ],
+)
+def test_a_damaged_plan_is_no_run(pieces: Path, change: dict[str, Any]) -> None:
+    file = pieces / "plan.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UsageError, match="there is no run"):
+        merge_run(pieces)

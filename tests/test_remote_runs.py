@@ -70,7 +70,7 @@ def test_reading_it_elsewhere(
     out = f"{OUT}/read"
     run = run_audit(**SETTINGS, out=out, cache=tmp_path / "cache")
     place = f"{out}/demo/cnn/{run.manifest['run_id']}"
-    monkeypatch.setattr("audit.run.copies.HOME_CACHE", tmp_path / "home")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     copied = load_run(place)
     assert files_of(copied.path) == files_of(run.path)
     assert len(copied.samples) == 60

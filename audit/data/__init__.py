@@ -5,7 +5,7 @@ from audit.data.loader import iterate
 from audit.data.maskfiles import MaskFiles
 from audit.data.pictures import Samples
 from audit.data.reading import ReadPolicy
-from audit.data.sources import DATASETS, open_split
+from audit.data.sources import DATASETS, is_code, open_split
 from audit.data.split import ArraySplit, Batch, LimitedSplit, Split
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ReadPolicy",
     "Samples",
     "Split",
+    "is_code",
     "iterate",
     "open_split",
 ]

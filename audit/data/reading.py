@@ -59,6 +59,10 @@ class ReadPolicy:
     at_once: int = 32
 
 
+class OutOfReach(OSError):
+    """A store does not answer, or refuses: its objects may be there all the same."""
+
+
 class Piece(NamedTuple):
     """Some bytes of a file or object.
 
@@ -290,7 +294,7 @@ async def _ask(
     except Exception as error:  # noqa: BLE001 - each file system has errors of its own
         tries = int(retrying.statistics["attempt_number"])
         often = "once" if tries == 1 else f"{tries} times"
-        return OSError(f"{_in_words(error, timeout)} (asked {often})")
+        return OutOfReach(f"{_in_words(error, timeout)} (asked {often})")
 
 
 def may_pass(error: BaseException) -> bool:

@@ -45,6 +45,16 @@ _PLACES = {
 _KINDS = {name.partition(":")[0] for name in DATASETS}
 
 
+def is_code(dataset: str) -> bool:
+    """Whether a dataset is a ``module:function``, whose code runs when it is opened.
+
+    Example:
+        >>> [is_code(name) for name in ("demo", "folder:photos", "my_data:build")]
+        [False, False, True]
+    """
+    return is_spec(dataset) and dataset.partition(":")[0] not in _KINDS
+
+
 def open_split(  # noqa: PLR0913 - each says something of its own
     dataset: str,
     part: str = "test",
@@ -120,7 +130,7 @@ def _open(
         split = _open_place(kind, path, part, root, masks, samples)
     else:
         split = _open_named(kind, part, root, samples, download=download)
-    if split is None and kind not in _KINDS and is_spec(dataset):
+    if split is None and is_code(dataset):
         split = open_function(dataset, part, masks)
     if split is not None:
         return split

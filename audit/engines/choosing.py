@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,8 +76,12 @@ def compute(
 
 
 def _telling(worker: Worker) -> Callable[[Shard], object]:
+    last = time.monotonic()
+
     def tell(shard: Shard) -> None:
-        worker.telemetry.part_committed(shard.number, len(shard))
+        nonlocal last
+        began, last = last, time.monotonic()
+        worker.telemetry.part_committed(shard.number, len(shard), last - began)
 
     return tell
 

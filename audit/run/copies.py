@@ -8,20 +8,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audit.errors import UsageError
-from audit.files import make_folder, sha256_of, write_atomically
+from audit.errors import ConfigError, UsageError
+from audit.files import make_folder, sha256_of, sole_writer, write_atomically
 from audit.run.manifest import NAME, is_summed_run
 from audit.storage import Storage, open_storage
 from audit.storage.mirror import pull
 
-# Beside the caches of other tools.
-HOME_CACHE = Path.home() / ".cache" / "audit"
+
+def home_cache() -> Path:
+    """Where copies of remote runs are kept, beside the caches of other tools.
+
+    Raises:
+        ConfigError: If nobody knows the user's home.
+    """
+    try:
+        return Path.home() / ".cache" / "audit"
+    except RuntimeError as error:
+        raise ConfigError(
+            "there is no home folder to keep caches in", remedy="give a folder with --cache"
+        ) from error
 
 
 def copy_folder(place: str, cache: Path | None = None) -> Path:
     """The folder for the copy of a remote run, below a cache: ``~/.cache/audit`` if ``None``."""
     digest = hashlib.sha256(place.rstrip("/").encode()).hexdigest()
-    return make_folder((cache or HOME_CACHE) / "runs" / digest[:16])
+    return make_folder((cache or home_cache()) / "runs" / digest[:16])
 
 
 def copy_run(storage: Storage, folder: Path) -> bool:
@@ -74,7 +85,9 @@ def fetch_run(place: str) -> Path:
         OutputError: If the store refuses or does not answer.
     """
     folder = copy_folder(place)
-    if not copy_run(open_storage(place), folder):
+    with sole_writer(folder):
+        there = copy_run(open_storage(place), folder)
+    if not there:
         raise UsageError(
             f"there is no complete run in {place}",
             expected=f"the address of a run's folder, with its {NAME}",

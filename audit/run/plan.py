@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ NAME = "plan.json"
 # Splits up to so many samples have parts of the least size; larger ones up to so many parts.
 _LEAST, _MOST, _PARTS = 1000, 50_000, 2000
 _FACETS_SAID = 5
+# More than this is no plan but damage.
+_MOST_PARTS = 10_000_000
+_DIGEST = re.compile(r"[0-9a-f]{13,}")
 
 
 def shard_size_of(wanted: int | str, count: int) -> int:
@@ -81,9 +85,20 @@ def settle_plan(storage: Storage, plan: Plan) -> None:
 def read_plan(storage: Storage) -> Plan | None:
     """A run's plan; ``None`` where there is none, or it cannot be read."""
     try:
-        return Plan(**json.loads(storage.read(NAME)))
+        plan = Plan(**json.loads(storage.read(NAME)))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+    numbers = (plan.samples, plan.shard_size)
+    whole = (
+        isinstance(plan.fingerprint, str)
+        and isinstance(plan.facets, dict)
+        and isinstance(plan.config, dict)
+        and all(type(number) is int for number in numbers)
+        and plan.samples >= 0
+        and plan.shard_size >= 1
+        and plan.samples // plan.shard_size <= _MOST_PARTS
+    )
+    return plan if whole else None
 
 
 def refuse_other(what: str, there: Plan, plan: Plan) -> None:
@@ -101,6 +116,8 @@ def refuse_other(what: str, there: Plan, plan: Plan) -> None:
     before, now = (json.loads(json.dumps(each.facets, default=str)) for each in (there, plan))
     names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     said = [f"{name}: {before.get(name)} there, {now.get(name)} here" for name in names]
+    # Settings tell a reader more than digests.
+    said = [_DIGEST.sub(lambda m: f"{m[0][:12]}…", text) for text in sorted(said, key=_is_digest)]
     more = f" and {len(said) - _FACETS_SAID} more" if len(said) > _FACETS_SAID else ""
     raise UsageError(
         f"{what} is another one",
@@ -108,3 +125,7 @@ def refuse_other(what: str, there: Plan, plan: Plan) -> None:
         found="; ".join(said[:_FACETS_SAID]) + more,
         remedy="give every process the same, or name another run with --run",
     )
+
+
+def _is_digest(said: str) -> bool:
+    return _DIGEST.search(said) is not None

@@ -120,7 +120,7 @@ def _told(error: Exception, place: str) -> Exception:
         told: Exception = error
     elif "NoSuchBucket" in codes:
         told = OutputError(
-            f"the bucket of {place} does not exist", remedy="create it, or name another with --out"
+            f"the bucket of {place} does not exist", remedy="create it, or name another"
         )
     elif codes & {"PreconditionFailed", 412} or isinstance(error, FileExistsError):
         told = FileExistsError(said)
@@ -128,6 +128,13 @@ def _told(error: Exception, place: str) -> Exception:
         told = OutputError(f"the credential for {place} has expired", found=said, remedy=_RENEW)
     elif "ateLimitExceeded" in said:
         told = _Busy(said)
+    elif names & {"NoCredentialsError", "PartialCredentialsError"}:
+        told = OutputError(
+            f"no credentials were found for {place}",
+            found=said,
+            remedy="give some, for example as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in a "
+            "profile (docs/storage.md)",
+        )
     elif codes & _REFUSED_CODES or codes & _REFUSED_STATUS or names & _REFUSED_CLASSES:
         told = OutputError(f"{place} refuses the credential", found=said, remedy=_RENEW)
     elif codes & {"NotImplemented", 501}:

@@ -217,7 +217,7 @@ class Telemetry:
             self._set("audit_shards_done", self._shards - len(manifest.get("missing") or ()))
             facts |= {name: totals.get(name) for name in ("samples", "accuracy", "missing")}
             self._tell_totals(totals)
-        self._set(LAST_SUCCESS, time.time())
+            self._set(LAST_SUCCESS, time.time())
         said = "the run is complete" if totals else "this piece of the run is computed"
         self.event("finished", said, complete=bool(totals), **facts)
         self._write(now=True)

@@ -80,6 +80,6 @@ def test_a_part_that_kills_its_actor_costs_only_itself(
     expected = parts(undisturbed)
     del expected[f"part-{number:06d}.parquet"]
     assert parts(run) == expected
-    merge_run(run, allow_missing=True)
+    merge_run(run, allow_missing=True, dataset=SETTINGS["dataset"])
     missing = without_times(run)["missing"]
     assert [(m["shard"], m["samples"]) for m in missing] == [(number, SHARD)]

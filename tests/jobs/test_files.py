@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import yaml
 from audit.config import AuditConfig, load_config
 from tests.jobs.reading import CRON, JOBS, KUBERNETES, ROOT, SLURM, manifest, mounts, pod_templates
 
+# Beside this interpreter, whose folder need not be on the path.
+SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 # The oldest Kubernetes in which everything used here is on by default (retries by index).
 OLDEST = "1.29"
 SCRIPTS = [
@@ -32,7 +35,7 @@ WITH_PODS = MANIFESTS[1:]
 @pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.name)
 def test_scripts(file: Path) -> None:
     subprocess.run(["bash", "-n", file], check=True)
-    found = subprocess.run(["shellcheck", file], capture_output=True, text=True, check=False)
+    found = subprocess.run([SHELLCHECK, file], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
     assert "set -euo pipefail" in file.read_text(encoding="utf-8")
 

@@ -10,17 +10,17 @@ import torch
 
 from audit.config import load_config
 from audit.inputs import open_inputs
-from audit.job import _auditor
 from audit.run import engine
 from audit.run.store import plan_shards
 from audit.score.positions import is_kept
+from audit.work import _open_auditor
 
 LONG = ["channel_logits", "channel_logits_scale", "far_features", "far_features_scale"]
 
 
 def rows_of(out: Path, shard_size: int = 16) -> pd.DataFrame:
     config = load_config(None, {"dataset": "demo", "limit": 40, "masks": "ellipse", "out": out})
-    auditor = _auditor(open_inputs(config, None))
+    auditor = _open_auditor(open_inputs(config, None))
     shards = plan_shards(40, shard_size)
     tables = [table for _, table, _ in auditor.run_shards(shards, lambda _: None)]
     return pd.concat([table.to_pandas() for table in tables], ignore_index=True)

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,7 +136,9 @@ def make_bucket(name: str) -> None:
     """Create a bucket in the store that the environment names."""
     import fsspec
 
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+    # The store lives in this process, and other modules' buckets with it.
+    with suppress(FileExistsError):
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
 
 
 class StallingProxy:
