@@ -28,6 +28,8 @@ SETTINGS: dict[str, Any] = {
     "grids": False,
     "device": "cpu",
 }
+# Whoever merges a run says himself which code may run.
+CODE = {name: SETTINGS[name] for name in ("dataset", "model")}
 # Of the manifest, what may differ between runs that are the same.
 TIMES = ("created", "finished", "seconds", "config", "versions", "files")
 

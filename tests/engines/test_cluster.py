@@ -16,6 +16,7 @@ from audit.errors import OutputError
 from audit.job import merge_run, run_audit
 from tests.engines.conftest import run_in
 from tests.engines.running import (
+    CODE,
     SETTINGS,
     SHARD,
     parts,
@@ -80,6 +81,6 @@ def test_a_part_that_kills_its_actor_costs_only_itself(
     expected = parts(undisturbed)
     del expected[f"part-{number:06d}.parquet"]
     assert parts(run) == expected
-    merge_run(run, allow_missing=True, dataset=SETTINGS["dataset"])
+    merge_run(run, allow_missing=True, **CODE)
     missing = without_times(run)["missing"]
     assert [(m["shard"], m["samples"]) for m in missing] == [(number, SHARD)]

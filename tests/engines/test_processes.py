@@ -20,6 +20,7 @@ from tests.engines.conftest import run_in
 from tests.engines.faulty import COUNT, network
 from tests.engines.running import (
     BATCH,
+    CODE,
     SETTINGS,
     SHARD,
     claimants,
@@ -73,7 +74,7 @@ def test_a_killed_child_changes_nothing(
 def test_pieces_and_merge(undisturbed: Path, tmp_path: Path) -> None:
     for index in (3, 1, 0, 2):
         run_piece(Piece(index, 4), out=tmp_path, **SETTINGS)
-    merge_run(run_in(tmp_path), dataset=SETTINGS["dataset"])
+    merge_run(run_in(tmp_path), **CODE)
     same_run(run_in(tmp_path), undisturbed)
 
 
@@ -97,7 +98,7 @@ def test_a_part_that_kills_its_process_costs_only_itself(
     del expected[f"part-{number:06d}.parquet"]
     assert parts(run) == expected
     assert not (run / "manifest.json").exists()
-    merge_run(run, allow_missing=True, dataset=SETTINGS["dataset"])
+    merge_run(run, allow_missing=True, **CODE)
     missing = without_times(run)["missing"]
     assert [(m["shard"], m["start"], m["stop"]) for m in missing] == [
         (number, number * SHARD, number * SHARD + SHARD)

@@ -163,6 +163,11 @@ def test_last_success_is_kept_by_runs_that_fail(tmp_path: Path) -> None:
     with Telemetry(metrics=file) as telemetry:
         opened(telemetry)
         telemetry.finished()
+    names = {name for name, _ in numbers_in(file)}
+    assert "audit_last_success_timestamp_seconds" not in names, "a piece is no run"
+    with Telemetry(metrics=file) as telemetry:
+        opened(telemetry)
+        telemetry.finished({"totals": {"samples": 1, "statuses": {}, "verdicts": {}}})
     first = value(numbers_in(file), "audit_last_success_timestamp_seconds", model="m")
     with pytest.raises(OutputError), Telemetry(metrics=file) as telemetry:
         opened(telemetry, run="another")
