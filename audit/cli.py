@@ -210,6 +210,10 @@ def run(config: Path | None, piece: str | None, **flags: Any) -> int:
     settings = load_config(config, flags)
     # Before hours of work: is the gate right, and is its baseline there?
     gate_settings, baseline = _open_gate(config)
+    if settings.engine == "ray":
+        from audit.engines.cluster import require_cluster
+
+        require_cluster(os.environ.get("RAY_ADDRESS"))
     if piece is not None:
         return _run_piece(settings, piece)
     _begin(settings, "opening")

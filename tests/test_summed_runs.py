@@ -72,6 +72,10 @@ def test_every_part_and_its_sums_are_in_the_manifest(summed: Run) -> None:
 
 
 def test_it_is_drawn_again_and_compared(summed: Run, tmp_path: Path) -> None:
+    said = (summed.path / "index.html").read_text(encoding="utf-8")
+    # On the first screen, and where the method is told.
+    assert said.count("too many to hold all rows at once") == 2
+    assert 'href="#basis"' in said
     page = redraw(summed.path, out=tmp_path / "page", lang="zh")
     assert page.stat().st_size > 100_000
     found = compare_runs(summed.path, summed.path, out=tmp_path / "compared")

@@ -6,6 +6,7 @@ import logging
 import queue
 import re
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,12 +14,14 @@ from typing import Any
 
 from audit.engines.messages import Died, Message, Order
 from audit.engines.serving import serve
-from audit.errors import UsageError
+from audit.errors import AuditError, UsageError
 from audit.run.store import Shard
 from audit.stopping import Stopping
 
 # Calls at a time: the messages, and the work or the end.
 _CALLS = 3
+_HOST_AND_PORT = re.compile(r"(?P<host>[^:/]+):(?P<port>[0-9]{1,5})")
+_SECONDS_TO_ANSWER = 10.0
 
 
 class Actor:
@@ -146,6 +149,28 @@ class ActorTeam:
         # Others may have something to say as well.
         more, _ = ray.wait(list(whose), num_returns=len(whose), timeout=0)
         return [(whose[each], whose[each].hear()) for each in dict.fromkeys([*ready, *more])]
+
+
+def require_cluster(address: str | None) -> None:
+    """Refuse an address of Ray's at which nothing listens; Ray itself would wait for minutes.
+
+    Args:
+        address: Of ``RAY_ADDRESS``; others than ``host:port`` are left to Ray.
+
+    Raises:
+        AuditError: If nothing answers there.
+    """
+    match = _HOST_AND_PORT.fullmatch(address or "")
+    if match is None:
+        return
+    try:
+        socket.create_connection((match["host"], int(match["port"])), _SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise AuditError(
+            f"no Ray cluster answers at {address} (RAY_ADDRESS)",
+            found=str(error),
+            remedy="start it, or leave RAY_ADDRESS unset for a cluster on this machine alone",
+        ) from error
 
 
 @contextmanager

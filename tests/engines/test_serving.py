@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from audit.config import AuditConfig
+from audit.engines.cluster import require_cluster
 from audit.engines.messages import Counted, Done, Failed, Message, Order, Ready, Refused
 from audit.engines.serving import serve
+from audit.errors import AuditError
 from audit.inputs import open_inputs
 from audit.run.plan import settle_plan
 from audit.run.store import Shard
@@ -116,3 +120,14 @@ def test_an_end_that_is_wished_for_comes_after_the_part(place: Path, tmp_path: P
     script.send = send  # type: ignore[method-assign]
     serve(order, script, stopping)
     assert list(parts(run_in(tmp_path))) == ["part-000000.parquet"]
+
+
+def test_an_address_at_which_nothing_listens_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        require_cluster(f"127.0.0.1:{port}")
+    with pytest.raises(AuditError, match="no Ray cluster answers at") as caught:
+        require_cluster(f"127.0.0.1:{port}")
+    assert caught.value.exit_code == 1
+    for left_to_ray in (None, "", "auto", "ray://head:10001"):
+        require_cluster(left_to_ray)
