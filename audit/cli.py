@@ -225,15 +225,15 @@ def run(config: Path | None, piece: str | None, **flags: Any) -> int:
     with on_terminate(settings.grace) as stopping:
         finished: AuditRun = run_audit(settings, say=_say, stopping=stopping)
     click.echo(summarise(finished, seconds=time.monotonic() - started))
-    _tell_address(finished)
+    _tell_address(_address_of(finished))
     if gate_settings is None:
         return 0
     return _judge(finished, gate_settings, baseline, address=_address_of(finished))
 
 
-def _tell_address(run: AuditRun) -> None:
+def _tell_address(address: str | None) -> None:
     """Name the place of a run that lives in an object store; its folder is a copy."""
-    if address := _address_of(run):
+    if address is not None:
         click.echo(f"Run: {address}")
 
 
@@ -294,10 +294,10 @@ def merge(place: str | None, config: Path | None, allow_missing: bool, **flags: 
             place, allow_missing=allow_missing, say=_say, stopping=stopping, **asked
         )
     click.echo(summarise(finished, seconds=time.monotonic() - started))
-    _tell_address(finished)
+    where = place if place is not None and "://" in place else _address_of(finished)
+    _tell_address(where)
     if gate_settings is None:
         return 0
-    where = place if place is not None and "://" in place else _address_of(finished)
     return _judge(finished, gate_settings, baseline, address=where)
 
 

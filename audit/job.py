@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ from audit.work import Worker, open_worker, shards_of
 
 # Settings of whoever concludes a run, not of those who began it.
 _OF_THE_MACHINE = frozenset({"out", "run", "cache", "download", "metrics", "log_json"})
+_BUCKET = re.compile(r"[^:/]+://[^/]")
 _OF_THE_END = ("edits", "sanity", "max_bad", "lang", "colours", "grids")
 
 
@@ -311,7 +313,9 @@ def _around(place: str) -> dict[str, Any]:
     """Where caches go: beside the run, whatever its plan says."""
     storage = open_storage(place)
     if is_remote(storage.place):
-        return {"out": storage.place}
+        # OUT/dataset/model/RUN, unless somebody has put it elsewhere.
+        out = storage.place.rstrip("/").rsplit("/", 3)[0]
+        return {"out": out if _BUCKET.match(out) else storage.place}
     folders = Path(storage.place).resolve().parents
     return {"out": folders[min(2, len(folders) - 1)]}
 

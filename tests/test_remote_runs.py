@@ -104,4 +104,8 @@ def test_a_refused_credential_loses_nothing(
         "--no-grids", "--out", out, "--cache", tmp_path / "cache",
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
-    assert f"{out}/demo/cnn/" in said.stdout
+    place = said.stdout.split("Run: ")[1].strip()
+    assert place.startswith(f"{out}/demo/cnn/")
+    merged = audit_here("merge", place)
+    assert merged.returncode == 0, merged.stderr
+    assert merged.stdout.endswith(f"Run: {place}\n")
