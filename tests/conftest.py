@@ -21,6 +21,9 @@ from audit.models import Cut, Request, Wanted, build, cut, open_classifier
 from audit.step import AuditStep
 from audit.viewing import Run
 
+# Ray would turn its tokens on in the process that starts a cluster, and leave them on for the next.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
 REAL_DATA = Path(os.environ.get("AUDIT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

@@ -107,6 +107,8 @@ class Bench:
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "passive",
             "RAY_TMPDIR": str(self._ray),
+            # Else a cluster and its drivers differ, where only one of them finds a token.
+            "RAY_AUTH_MODE": "disabled",
         }
         return {**own, **settled}
 
