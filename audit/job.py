@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +11,8 @@ from typing import Any
 from torch import nn
 
 from audit.config import AuditConfig, load_config
-from audit.data import is_code
 from audit.engines import compute
 from audit.engines.pieces import Piece
-from audit.errors import UsageError
 from audit.files import shared_writer
 from audit.inputs import Opened, open_inputs
 from audit.merging import (
@@ -31,20 +27,13 @@ from audit.merging import (
 )
 from audit.models import describe, evaluation, plain_kernels
 from audit.redraw import redrawn
-from audit.run.manifest import NAME
-from audit.run.plan import Plan, read_plan, settle_plan
+from audit.reopening import no_run, open_again
+from audit.run.plan import read_plan, settle_plan
 from audit.run.store import Shard
 from audit.stopping import Stopping
-from audit.storage import Storage, is_remote, open_storage
 from audit.telemetry import Telemetry
-from audit.usercode import is_spec
 from audit.viewing import Run
 from audit.work import Worker, open_worker, shards_of
-
-# Settings of whoever concludes a run, not of those who began it.
-_OF_THE_MACHINE = frozenset({"out", "run", "cache", "download", "metrics", "log_json"})
-_BUCKET = re.compile(r"[^:/]+://[^/]")
-_OF_THE_END = ("edits", "sanity", "max_bad", "lang", "colours", "grids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +181,7 @@ def merge_run(
         if place is None:
             opened = open_inputs(_settled(config, settings), network)
         else:
-            opened = _opened_again(str(place), settings, network)
+            opened = open_again(str(place), settings, network)
         _tell_opened(telemetry, opened, shards_of(opened), say)
         with held(opened), evaluation(opened.classifier.module), plain_kernels():
             _refuse_none(opened)
@@ -211,16 +200,8 @@ def _refuse_none(opened: Opened) -> None:
         UsageError: If there is none, or it is another one.
     """
     if read_plan(opened.storage) is None:
-        raise _no_run(opened.storage.place)
+        raise no_run(opened.storage.place)
     settle_plan(opened.storage, opened.plan)
-
-
-def _no_run(place: str) -> UsageError:
-    return UsageError(
-        f"there is no run in {place}",
-        expected="the folder or address of a run that was begun, with its plan.json",
-        remedy="begin it: audit run --shard 0/4 …",
-    )
 
 
 def _settled(config: AuditConfig | None, settings: dict[str, Any]) -> AuditConfig:
@@ -258,66 +239,6 @@ def _tell_found(telemetry: Telemetry, shards: Sequence[Shard], missing: Sequence
         shards=len(shards) - len(missing),
         samples=sum(map(len, shards)) - sum(map(len, missing)),
     )
-
-
-def _opened_again(place: str, changes: dict[str, Any], network: nn.Module | None) -> Opened:
-    """What a run reads, by its plan."""
-    storage = open_storage(place)
-    plan = read_plan(storage)
-    if plan is None:
-        raise _no_run(place)
-    if plan.given and network is None:
-        raise UsageError(
-            f"the run in {place} is of a network that was given in memory",
-            remedy="call merge_run(…, network=…) with it",
-        )
-    given = {name: value for name, value in changes.items() if value is not None}
-    _refuse_code(place, plan, given)
-    config = load_config(None, {**_of_plan(storage, plan), **_around(place), **given})
-    opened = open_inputs(config, network, rows_by=plan.facets.get("device"), place=place)
-    settle_plan(storage, opened.plan)
-    return opened
-
-
-def _refuse_code(place: str, plan: Plan, given: Mapping[str, Any]) -> None:
-    """Run no code that somebody else's file names, unless the user names it too."""
-    named = {name: str(plan.config.get(name)) for name in ("dataset", "model")}
-    named = {
-        name: spec
-        for name, spec in named.items()
-        if (is_code(spec) if name == "dataset" else is_spec(spec.removeprefix("timm:")))
-    }
-    for name, spec in named.items():
-        if given.get(name) != spec:
-            raise UsageError(
-                f"the plan of the run in {place} names code: {name} {spec}",
-                expected=f"--{name} {spec}, so that it is you who lets it run",
-                remedy=f"audit merge {place} "
-                + " ".join(f"--{other} {its}" for other, its in named.items()),
-            )
-
-
-def _of_plan(storage: Storage, plan: Plan) -> dict[str, Any]:
-    """The settings that a run was begun with, or was last concluded with."""
-    settings = {name: v for name, v in plan.config.items() if name not in _OF_THE_MACHINE}
-    try:
-        manifest = json.loads(storage.read(NAME))
-        if manifest["fingerprint"] == plan.fingerprint:
-            settings |= {name: manifest["config"][name] for name in _OF_THE_END}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
-    return settings
-
-
-def _around(place: str) -> dict[str, Any]:
-    """Where caches go: beside the run, whatever its plan says."""
-    storage = open_storage(place)
-    if is_remote(storage.place):
-        # OUT/dataset/model/RUN, unless somebody has put it elsewhere.
-        out = storage.place.rstrip("/").rsplit("/", 3)[0]
-        return {"out": out if _BUCKET.match(out) else storage.place}
-    folders = Path(storage.place).resolve().parents
-    return {"out": folders[min(2, len(folders) - 1)]}
 
 
 def _continued(opened: Opened, manifest: Mapping[str, Any] | None) -> Opened:

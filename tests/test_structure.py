@@ -14,8 +14,8 @@ PACKAGE = Path(audit.__file__).parent
 ROOMS = (
     "errors", "config", "files", "telemetry", "storage", "devices", "stopping", "usercode", "data",
     "masks", "models", "training", "cam", "explaining", "sanity", "score", "step", "run", "tables",
-    "report", "inputs", "work", "viewing", "pixels", "results", "redraw", "comparing", "gate",
-    "export", "merging", "engines", "status", "job", "certify", "explain", "masking", "cli",
+    "report", "inputs", "reopening", "work", "viewing", "pixels", "results", "redraw", "comparing",
+    "gate", "export", "merging", "engines", "status", "job", "certify", "explain", "masking", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "cam"}}
 
