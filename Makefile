@@ -57,11 +57,11 @@ type: $(DEV) ## Check types
 
 check: lint type test ## Everything that CI runs
 
-bench: $(DEV) ## Measure heatmaps, memory, masks, labels (DATA_ROOT=images and masks COCO=scenes CIFAR=folder of cifar10/)
-	$(BIN)/python benchmarks/gradcam.py
-	$(BIN)/python benchmarks/memory.py
-	$(if $(DATA_ROOT),$(BIN)/python benchmarks/masks.py --data $(DATA_ROOT) $(if $(COCO),--coco $(COCO)))
-	$(if $(CIFAR),$(BIN)/python benchmarks/labels.py --data-root $(CIFAR))
+bench: $(DEV) ## Measure speed and memory beside everyone: ONLY=step,peers,… QUICK=1 CIFAR=folder of cifar10/ DEVICE=cuda
+	$(BIN)/python -m benchmarks.everything $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(DEVICE),--device '$(DEVICE)') \
+		$(if $(CIFAR),--data-root '$(CIFAR)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
+	$(if $(DATA_ROOT),$(BIN)/python -m benchmarks.masks --data $(DATA_ROOT) $(if $(COCO),--coco $(COCO)))
+	$(if $(LABELS),$(BIN)/python -m benchmarks.labels --data-root $(LABELS))
 
 docs: $(DEV) ## Rewrite the tables of columns in reports/README.md
 	$(BIN)/python -m audit.report.columns reports/README.md

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ _FILE = click.Path(path_type=Path)
 _INTERRUPTED = 130
 _TERMINATED = 128 + signal.SIGTERM
 _GATE_FAILED = 3
+_OBJECTS_BEFORE_A_LOOK = 100_000
 # The file that GitHub Actions shows as a step's summary.
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
@@ -150,6 +152,10 @@ def _audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit", type=int, help="Audit this many samples, evenly spaced."),
         click.option("--seed", type=int, help="[default: 0]"),
         click.option("--device", help="auto | cpu | cuda | …  [default: auto]"),
+        click.option("--precision", help="Of the network's features: float32 | tf32 | bf16 | fp16 "
+                     "| auto  [default: float32]"),
+        click.option("--compile", help="The network: auto, where that pays | never | always  "
+                     "[default: auto]"),
         click.option("--batch-size", type=_AUTO_INT, help="[default: auto]"),
         click.option("--workers", type=_AUTO_INT, help="Decoding processes.  [default: auto]"),
         click.option("--read-timeout", type=float, metavar="SECONDS",
@@ -199,6 +205,8 @@ def _begin(settings: AuditConfig, what: str) -> None:
               "0/N; auto, auto/N under Slurm and Kubernetes. audit merge ends a run.")  # fmt: skip
 @click.option("--grace", type=float, metavar="SECONDS", help="For how long a part may still be "
               "finished after SIGTERM.  [default: 20]")  # fmt: skip
+@click.option("--profile", is_flag=True, default=None,
+              help="Leave where the time went, in profile/ of the run.")  # fmt: skip
 def run(config: Path | None, piece: str | None, **flags: Any) -> int:
     """Audit a classifier over a whole split.
 
@@ -207,6 +215,8 @@ def run(config: Path | None, piece: str | None, **flags: Any) -> int:
     """
     from audit.config import load_config
 
+    # Imports leave no garbage; looking for it again and again takes a fifth of their time.
+    gc.set_threshold(_OBJECTS_BEFORE_A_LOOK)
     settings = load_config(config, flags)
     # Before hours of work: is the gate right, and is its baseline there?
     gate_settings, baseline = _open_gate(config)
@@ -218,12 +228,13 @@ def run(config: Path | None, piece: str | None, **flags: Any) -> int:
         return _run_piece(settings, piece)
     _begin(settings, "opening")
     from audit.job import run_audit
-    from audit.report.summary import summarise
     from audit.stopping import on_terminate
 
     started = time.monotonic()
     with on_terminate(settings.grace) as stopping:
         finished: AuditRun = run_audit(settings, say=_say, stopping=stopping)
+    from audit.report.summary import summarise
+
     click.echo(summarise(finished, seconds=time.monotonic() - started))
     _tell_address(_address_of(finished))
     if gate_settings is None:

@@ -29,6 +29,7 @@ Method = Literal[
     "hirescam", "gradcam", "cam", "gradcam++", "xgradcam", "layercam", "eigencam", "scorecam",
     "ablationcam", "channels",
 ]  # fmt: skip
+Precision = Literal["float32", "tf32", "bf16", "fp16"]
 Language = Literal["en", "zh"]
 Colours = Literal["jet", "viridis", "cividis", "inferno"]
 
@@ -88,6 +89,11 @@ class AuditConfig(BaseModel):
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         read_timeout: Seconds to wait for an object of a store, each time it is asked for.
         read_tries: How often it is asked for, where the store or the network is at fault.
+        precision: With how many digits the network's features are computed: ``float32``, ``tf32``,
+            ``bf16``, ``fp16``, or ``auto``: bf16 where the device gains from it. All else is
+            float32.
+        compile: Whether the network's features are computed by compiled code: ``never``,
+            ``always``, or ``auto``: in runs so long that it pays.
         batch_size: Samples a step.
         workers: Processes that decode images.
         shard_size: Samples a part; ``auto`` is 1,000, and more for splits over 2 million.
@@ -106,6 +112,7 @@ class AuditConfig(BaseModel):
         colours: Of heatmaps in the report: ``jet``, or ``viridis``, ``cividis`` or ``inferno``,
             which colour-blind readers can tell apart too.
         grids: Draw contact sheets and figures as PNG beside the page, which does without.
+        profile: Leave in the run's folder where the time went: ``profile/``.
 
     Example:
         >>> AuditConfig(dataset="demo").method
@@ -150,6 +157,8 @@ class AuditConfig(BaseModel):
     device: str = "auto"
     read_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     read_tries: int = Field(default=4, ge=1, le=100)
+    precision: Literal[Precision, Auto] = "float32"
+    compile: Literal["auto", "never", "always"] = "auto"
     batch_size: Auto | int = "auto"
     workers: Auto | int = "auto"
     shard_size: Auto | Annotated[int, Field(ge=1)] = "auto"
@@ -164,6 +173,7 @@ class AuditConfig(BaseModel):
     lang: Language = "en"
     colours: Colours = "jet"
     grids: bool = True
+    profile: bool = False
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -292,8 +302,8 @@ NOT_IN_FINGERPRINT = frozenset(
         "data_root", "mask_root", "boxes", "checkpoint", "class_map", "preprocessing",
         "image_size", "resize", "interpolation", "mean", "std", "target_layer", "download",
         "workers", "out", "max_bad", "device", "sanity", "edits", "lang",
-        "colours", "grids", "cache", "run", "engine", "processes", "grace", "log_json", "metrics",
-        "read_timeout", "read_tries",
+        "colours", "grids", "profile", "cache", "run", "engine", "processes", "grace", "log_json",
+        "metrics", "read_timeout", "read_tries",
     }
 )  # fmt: skip
 

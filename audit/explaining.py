@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,11 +14,14 @@ from audit import cam
 from audit.cam import Method
 from audit.config import AuditConfig
 from audit.errors import UsageError
+from audit.inference import FastBackbone
+from audit.inference.moving import move_graphs
 from audit.models import Classifier, Cut
 from audit.models.layout import Layout
 
 Smooth = Literal["none", "flip", "flip+intensity"]
 _INTENSITIES = (1.0, 0.9, 1.1)
+_LEAST_BATCH = 8
 
 GRADIENT_METHODS: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
     "hirescam": cam.hirescam,
@@ -26,6 +30,8 @@ GRADIENT_METHODS: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
     "xgradcam": cam.xgradcam,
     "layercam": cam.layercam,
 }
+# Methods that give the same map, but for a factor, where the gradient is alike in all cells.
+_SUMS_OF_WEIGHTS: tuple[Method, ...] = ("cam", "hirescam", "gradcam")
 # Methods whose map is the same for every class.
 CLASS_AGNOSTIC: tuple[Method, ...] = ("eigencam", "channels")
 
@@ -37,25 +43,40 @@ class Explanation:
     Attributes:
         logits: N×K.
         targets: The classes explained, int64 N×T.
-        images: The normalised images, N×3×H×W.
+        pixels: The pictures, uint8, N×3×H×W.
         features: ``A`` of the target layer, N×C×h×w.
         rest: What the head reads beside them.
         maps: For each method its signed maps, N×T×h×w.
+        evidence: Gradients of the logits at the target layer, where they were asked for.
     """
 
     logits: Tensor
     targets: Tensor
-    images: Tensor
+    pixels: Tensor
     features: Tensor
     rest: tuple[Tensor, ...]
     maps: dict[Method, Tensor]
+    evidence: Gradients | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradients:
+    """Gradients of logits at the target layer, N×C×h×w each.
+
+    Attributes:
+        targets: Of the logits of the T classes explained.
+        mean: Of the mean logit.
+    """
+
+    targets: tuple[Tensor, ...]
+    mean: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pass:
     """A forward pass whose tail can be differentiated."""
 
-    images: Tensor
+    pixels: Tensor
     live: Tensor
     leaves: tuple[Tensor, ...]
     rest: tuple[Tensor, ...]
@@ -83,6 +104,8 @@ class Explainer(nn.Module):
         smooth: Average the maps of the image and of changed copies: mirrored; also darker and
             brighter by a tenth.
         channels: How many of the most active channels the method ``channels`` averages.
+        fast: Makes features where one layer is explained; without it the backbone is computed as
+            it is.
 
     Raises:
         UsageError: If a method does not fit the classifier.
@@ -108,10 +131,13 @@ class Explainer(nn.Module):
         methods: Sequence[Method] = ("hirescam",),
         smooth: Smooth = "none",
         channels: int = 3,
+        fast: FastBackbone | None = None,
     ) -> None:
         super().__init__()
         _refuse_unfit(parts, methods)
         self.parts = parts
+        # In a tuple, and so no part of this module: it has weights of its own.
+        self._fast = (fast,)
         self.methods = tuple(methods)
         self.backbone = parts.backbone
         self.head = parts.head
@@ -127,7 +153,10 @@ class Explainer(nn.Module):
     def to_device(self, device: torch.device) -> None:
         """Move the network, and what was computed of it beside it."""
         self.to(device)
-        _move_graphs(self, device)
+        move_graphs(self, device)
+        (fast,) = self._fast
+        if fast is not None:
+            fast.to_device(device)
         linear = self.parts.linear
         biases = {name: tangent.to(device) for name, tangent in self.parts.biases.items()}
         moved = linear.to(device) if linear is not None else None
@@ -135,50 +164,82 @@ class Explainer(nn.Module):
         if self.parts.fused is not None:
             for half in (self.parts.fused.front, self.parts.fused.tail):
                 half.to(device)
-                _move_graphs(half, device)
+                move_graphs(half, device)
 
     def normalised(self, images: Tensor) -> Tensor:
         """What the network is fed with for uint8 images."""
         return (images.float() - self.mean) / self.std
 
+    def as_it_is(self) -> Explainer:
+        """The same network, whose features are computed without shortcuts."""
+        other = copy.copy(self)
+        other._fast = (None,)
+        return other
+
     @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """Features of uint8 images at the target layer, N×C×h×w."""
-        features: Tensor = self.backbone(self.normalised(images))[0]
-        return features
+    def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Features of pictures, and what else the head reads.
+
+        Args:
+            pixels: Grey levels, uint8 or float, N×3×H×W.
+        """
+        (fast,) = self._fast
+        if fast is not None:
+            return fast(pixels)
+        found: tuple[Tensor, ...] = self.backbone(self.normalised(pixels))
+        return found
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Features of pictures at the target layer, N×C×h×w."""
+        return self.encode(pixels)[0]
+
+    @torch.no_grad()
+    def predict(self, pixels: Tensor) -> Tensor:
+        """Logits of pictures: grey levels, uint8 or float, N×3×H×W."""
+        logits: Tensor = self.head(*self.encode(pixels))
+        return logits
 
     def network(self, images: Tensor) -> Tensor:
-        """Logits of normalised images."""
+        """Logits of normalised images, by the network as it is."""
         logits: Tensor = self.head(*self.backbone(images))
         return logits
 
     @torch.no_grad()
-    def forward(self, images: Tensor, choose: Callable[[Tensor], Tensor]) -> Explanation:
+    def forward(
+        self, images: Tensor, choose: Callable[[Tensor], Tensor], *, evidence: bool = False
+    ) -> Explanation:
         """Explain a batch.
 
         Args:
             images: uint8, N×3×H×W.
             choose: Gives the classes to explain, int64 N×T, for logits N×K.
+            evidence: Whether gradients are wanted too.
 
         Returns:
             Logits and maps.
         """
-        plain = self._run(self.normalised(images))
+        plain = self._run(images)
         logits = plain.live.detach()
         targets = choose(logits)
-        maps = self._maps(plain, targets)
+        gradients: list[tuple[Tensor, ...]] = []
+        if evidence or self._needs_gradients:
+            gradients = self._gradients(plain, targets)
+        maps = self._maps(plain, targets, gradients)
         for copies, (changed, undo) in enumerate(self._changed(images), start=1):
-            more = self._maps(self._run(self.normalised(changed)), targets)
+            other = self._run(changed)
+            own = self._gradients(other, targets) if self._needs_gradients else []
+            more = self._maps(other, targets, own)
             for name in maps:
                 # A running mean, so that no more than two copies' maps are held.
                 maps[name] = maps[name] + (undo(more[name]) - maps[name]) / (copies + 1)
         return Explanation(
             logits=logits,
             targets=targets,
-            images=plain.images,
+            pixels=images,
             features=plain.features(-1),
             rest=plain.rest,
             maps=maps,
+            evidence=self._evidence(plain, gradients) if evidence else None,
         )
 
     def _changed(self, images: Tensor) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
@@ -191,30 +252,32 @@ class Explainer(nn.Module):
                 yield lit, _same
             yield lit.flip(3), _mirrored
 
-    def _run(self, images: Tensor) -> _Pass:
+    def _run(self, pixels: Tensor) -> _Pass:
         fused = self.parts.fused
         if fused is None:
-            features, *rest = self.backbone(images)
+            features, *rest = self.encode(pixels)
+            if self._closed_form:
+                return _Pass(pixels=pixels, live=self.head(features), leaves=(features,), rest=())
             leaf = features.detach().requires_grad_()
             with torch.enable_grad():
                 live = self.head(leaf, *rest)
-            return _Pass(images=images, live=live, leaves=(leaf,), rest=tuple(rest))
-        features, *before = fused.front(images)
+            return _Pass(pixels=pixels, live=live, leaves=(leaf,), rest=tuple(rest))
+        features, *before = fused.front(self.normalised(pixels))
         leaf = features.detach().requires_grad_()
         with torch.enable_grad():
             *later, live = fused.tail(leaf, *before)
         last = fused.layouts[-1].split(later[-1].detach())[1]
         return _Pass(
-            images=images,
+            pixels=pixels,
             live=live,
             leaves=(leaf, *later),
             layouts=(None, *fused.layouts[1:]),
             rest=() if last is None else (last,),
         )
 
-    def _maps(self, one: _Pass, targets: Tensor) -> dict[Method, Tensor]:
-        columns = list(targets.unbind(dim=1))
-        gradients = [self._gradients(one, t) for t in columns] if self._needs_gradients else []
+    def _maps(
+        self, one: _Pass, targets: Tensor, gradients: list[tuple[Tensor, ...]]
+    ) -> dict[Method, Tensor]:
         return {
             method: self._averaged(
                 [
@@ -226,15 +289,61 @@ class Explainer(nn.Module):
         }
 
     @property
-    def _needs_gradients(self) -> bool:
-        return any(method in GRADIENT_METHODS for method in self.methods)
+    def _closed_form(self) -> bool:
+        """Whether the head is pooling and a linear map, whose gradient is the map's weight."""
+        return self.parts.linear is not None and self.parts.fused is None
 
-    def _gradients(self, one: _Pass, target: Tensor) -> tuple[Tensor, ...]:
-        """The gradient of each sample's target logit at each layer."""
+    @property
+    def _needs_gradients(self) -> bool:
+        known = _SUMS_OF_WEIGHTS if self._closed_form else ()
+        return any(m in GRADIENT_METHODS and m not in known for m in self.methods)
+
+    def _gradients(self, one: _Pass, targets: Tensor) -> list[tuple[Tensor, ...]]:
+        """For each column of classes, the gradient of each sample's logit at each layer."""
+        first, *others = targets.unbind(dim=1)
+        known = self._gradient(one, first)
+        return [known, *(self._changed_gradient(one, first, other, known) for other in others)]
+
+    def _gradient(self, one: _Pass, target: Tensor) -> tuple[Tensor, ...]:
+        if self._closed_form:
+            assert self.parts.linear is not None
+            features = one.leaves[0]
+            cells = features.shape[2] * features.shape[3]
+            weight = self.parts.linear[target] / cells
+            return (weight[:, :, None, None].expand_as(features),)
         with torch.enable_grad():
             chosen = one.live.gather(1, target[:, None]).sum()
         found = torch.autograd.grad(chosen, one.leaves, retain_graph=True)
         return tuple(one.as_features(gradient, layer) for layer, gradient in enumerate(found))
+
+    def _changed_gradient(
+        self, one: _Pass, before: Tensor, target: Tensor, known: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """The gradient for other classes, which differ from those before for few samples."""
+        if self._closed_form or self.parts.fused is not None or target.device.type != "cpu":
+            return self._gradient(one, target)
+        rows = (target != before).nonzero()[:, 0]
+        if not len(rows) or 2 * len(rows) > len(target):
+            return self._gradient(one, target) if len(rows) else known
+        # Libraries compute a batch of one by other routines, which differ in the fifth digit.
+        filled = rows.repeat(-(-_LEAST_BATCH // len(rows)))
+        leaf = one.leaves[0].detach()[filled].requires_grad_()
+        with torch.enable_grad():
+            live = self.head(leaf, *(part[filled] for part in one.rest))
+            chosen = live.gather(1, target[filled][:, None]).sum()
+        (found,) = torch.autograd.grad(chosen, leaf)
+        gradient = known[0].clone()
+        gradient[rows] = found[: len(rows)]
+        return (gradient,)
+
+    def _evidence(self, one: _Pass, gradients: list[tuple[Tensor, ...]]) -> Gradients:
+        with torch.enable_grad():
+            mean = one.live.mean(dim=1).sum()
+        (found,) = torch.autograd.grad(mean, one.leaves[-1], retain_graph=True)
+        last = len(one.leaves) - 1
+        return Gradients(
+            targets=tuple(each[last] for each in gradients), mean=one.as_features(found, last)
+        )
 
     def _one_layer(
         self,
@@ -245,15 +354,15 @@ class Explainer(nn.Module):
         gradients: list[tuple[Tensor, ...]],
     ) -> Tensor:
         features = one.features(layer)
+        if self._closed_form and method in _SUMS_OF_WEIGHTS:
+            assert self.parts.linear is not None
+            maps = cam.weighted(features, self.parts.linear[targets])
+            return maps if method == "cam" else maps / (features.shape[2] * features.shape[3])
         if method in GRADIENT_METHODS:
             explain = GRADIENT_METHODS[method]
             return torch.stack([explain(features, g[layer]) for g in gradients], dim=1)
-        if method == "cam":
-            assert self.parts.linear is not None
-            weight = self.parts.linear
-            return torch.stack([cam.cam(features, weight, t) for t in targets.unbind(1)], dim=1)
         if method == "scorecam":
-            return cam.scorecam(self.network, one.images, features, targets)
+            return cam.scorecam(self.network, self.normalised(one.pixels), features, targets)
         if method == "ablationcam":
             logits = one.live.detach()
             return cam.ablationcam(self.head, features, logits, targets, rest=one.rest)
@@ -278,13 +387,16 @@ class Explainer(nn.Module):
         return total / len(maps)
 
 
-def explainer_of(config: AuditConfig, classifier: Classifier, parts: Cut) -> Explainer:
+def explainer_of(
+    config: AuditConfig, classifier: Classifier, parts: Cut, fast: FastBackbone | None = None
+) -> Explainer:
     """An explainer as the settings want it.
 
     Args:
         config: The settings.
         classifier: Says how its images are normalised.
         parts: The classifier, cut at its target layer.
+        fast: Makes its features.
     """
     return Explainer(
         parts,
@@ -293,25 +405,8 @@ def explainer_of(config: AuditConfig, classifier: Classifier, parts: Cut) -> Exp
         methods=config.method,
         smooth=config.smooth,
         channels=config.channels,
+        fast=fast,
     )
-
-
-def _move_graphs(module: nn.Module, device: torch.device) -> None:
-    """Let captured graphs make their constants on a device; they name the one they were made on."""
-    for part in module.modules():
-        if not isinstance(part, torch.fx.GraphModule):
-            continue
-        changed = False
-        for node in part.graph.nodes:
-            if isinstance(node.kwargs.get("device"), torch.device):
-                node.update_kwarg("device", device)
-                changed = True
-            for place, value in enumerate(node.args):
-                if isinstance(value, torch.device):
-                    node.update_arg(place, device)
-                    changed = True
-        if changed:
-            part.recompile()
 
 
 def _same(maps: Tensor) -> Tensor:

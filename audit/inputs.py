@@ -20,6 +20,7 @@ from audit.data.reading import OutOfReach
 from audit.devices import pick_device
 from audit.errors import AuditError, DataError, UsageError
 from audit.files import make_folder
+from audit.inference.precision import settle_precision
 from audit.masks.families import MaskFamilies
 from audit.masks.opening import open_families
 from audit.models import (
@@ -115,6 +116,9 @@ def open_inputs(
     )
     names = mask_families(config, split)
     device = pick_device(config.device)
+    if rows_by is None:
+        settled = settle_precision(config.precision, device)
+        config = config.model_copy(update={"precision": settled})
     workers = count_workers(config, split)
     with _within_reach():
         data_fingerprint = split.fingerprint()
@@ -283,7 +287,8 @@ def flags_of(config: AuditConfig) -> PreprocessingFlags:
 def count_workers(config: AuditConfig, split: Split) -> int:
     """How many processes decode."""
     wanted = None if config.workers == "auto" else config.workers
-    return workers_for(split, wanted, len(os.sched_getaffinity(0)))
+    gpu = pick_device(config.device).type == "cuda"
+    return workers_for(split, wanted, len(os.sched_getaffinity(0)), gpu=gpu)
 
 
 @contextmanager

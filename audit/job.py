@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -26,14 +26,16 @@ from audit.merging import (
     verify,
 )
 from audit.models import describe, evaluation, plain_kernels
-from audit.redraw import redrawn
 from audit.reopening import no_run, open_again
 from audit.run.plan import read_plan, settle_plan
 from audit.run.store import Shard
 from audit.stopping import Stopping
 from audit.telemetry import Telemetry
-from audit.viewing import Run
-from audit.work import Worker, open_worker, shards_of
+from audit.telemetry.profiling import span
+from audit.work import Worker, open_worker, profiled, shards_of
+
+if TYPE_CHECKING:
+    from audit.viewing import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,10 @@ def run_audit(
         20
     """
     settled = _settled(config, settings)
-    with _telling(settled) as telemetry:
-        opened = open_inputs(settled, network)
+    with _telling(settled) as telemetry, profiled(settled) as profile:
+        with span("open"):
+            opened = open_inputs(settled, network)
+        profile.opened(opened)
         _tell_opened(telemetry, opened, shards_of(opened), say)
         with held(opened), evaluation(opened.classifier.module), plain_kernels():
             # A run with a name may be another one.
@@ -123,8 +127,10 @@ def run_piece(
         AuditError: If something cannot be opened, computed or written.
     """
     settled = _settled(config, settings)
-    with _telling(settled) as telemetry:
-        opened = open_inputs(settled)
+    with _telling(settled) as telemetry, profiled(settled, f"piece {piece}") as profile:
+        with span("open"):
+            opened = open_inputs(settled)
+        profile.opened(opened)
         mine = piece.of(shards_of(opened))
         _tell_opened(telemetry, opened, mine, say)
         with shared_writer(opened.folder), evaluation(opened.classifier.module), plain_kernels():
@@ -254,12 +260,13 @@ def _continued(opened: Opened, manifest: Mapping[str, Any] | None) -> Opened:
 def _compute(opened: Opened, stopping: Stopping, telemetry: Telemetry) -> dict[str, Any]:
     started = time.monotonic()
     worker = _begin(opened, telemetry)
-    missing = verify(worker).missing
+    with span("verify"):
+        missing = verify(worker).missing
     _tell_found(telemetry, shards_of(opened), missing)
     reasons = compute(worker, missing, len(opened.split), stopping=stopping)
-    return merge(
-        worker, reasons=reasons, stopping=stopping, seconds=time.monotonic() - started
-    )  # fmt: skip
+    seconds = time.monotonic() - started
+    with span("merge"):
+        return merge(worker, reasons=reasons, stopping=stopping, seconds=seconds)
 
 
 def _begin(opened: Opened, telemetry: Telemetry) -> Worker:
@@ -270,8 +277,13 @@ def _begin(opened: Opened, telemetry: Telemetry) -> Worker:
 
 def _shown(opened: Opened, manifest: dict[str, Any], telemetry: Telemetry) -> Run:
     """The run in the language and the colours of the settings, unless its data is too bad."""
+    # Here, not above: a run begins to compute earlier without what draws.
+    from audit.redraw import redrawn
+    from audit.viewing import Run
+
     before = manifest
-    manifest = redrawn(Run(opened.folder, manifest), opened.config)
+    with span("report"):
+        manifest = redrawn(Run(opened.folder, manifest), opened.config)
     if opened.remote and manifest != before:
         publish(opened, manifest)
     totals = manifest["totals"]

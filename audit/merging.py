@@ -6,16 +6,12 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from audit.config import AuditConfig
 from audit.errors import AuditError, OutputError, TooManyBadSamples
 from audit.files import sole_writer
 from audit.inputs import Opened
-from audit.pixels import look_again
-from audit.results import conclude
 from audit.run.copies import copy_run
 from audit.run.manifest import (
     CODE_OF_REPORTS,
@@ -29,18 +25,15 @@ from audit.run.manifest import (
 from audit.run.store import Shard
 from audit.stopping import Stopping
 from audit.storage.mirror import pull, push
-from audit.tables.reading import EDITS, read_samples
-from audit.tables.scale import (
-    KEPT_ROWS,
-    Gathered,
-    Gathering,
-    PartRows,
-    digest_part,
-    fits,
-    is_summed,
-)
-from audit.tables.totals import count_statuses, first_problems
+from audit.telemetry.profiling import span
 from audit.work import SAMPLES, SUMS, Worker, digesting_of, shards_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from audit.tables.scale import Gathered
+
+# Tables and pages are imported where they are made: a run begins to compute a second earlier.
 
 # The samples that tell of bad data, not of what the model does.
 BAD_STATUSES = (
@@ -48,7 +41,7 @@ BAD_STATUSES = (
 )  # fmt: skip
 _SAID = 10
 # Tables that not every run has.
-_OPTIONAL = ("methods.parquet", "sanity.parquet", "edited.parquet", KEPT_ROWS)
+_OPTIONAL = ("methods.parquet", "sanity.parquet", "edited.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +163,11 @@ def _begun(worker: Worker, done: Sequence[Shard]) -> dict[int, str]:
 def _conclude(
     worker: Worker, found: Verified, reasons: Mapping[int, str], seconds: float
 ) -> dict[str, Any]:
+    from audit.pixels import look_again
+    from audit.results import conclude
+    from audit.tables.scale import is_summed
+    from audit.tables.totals import count_statuses, first_problems
+
     opened, auditor, store = worker.opened, worker.auditor, worker.store
     started = time.monotonic()
     total = sum(map(len, found.shards))
@@ -178,7 +176,8 @@ def _conclude(
     )  # fmt: skip
     parts = store.names(found.shards, [SUMS] if is_summed(len(opened.split)) else [])
     samples, gathered = _rows(worker, found)
-    edited, editor = look_again(opened, auditor, samples, worker.telemetry)
+    with span("edits"):
+        edited, editor = look_again(opened, auditor, samples, worker.telemetry)
     looked = time.monotonic()
     missing = [_described(shard, reasons) for shard in found.missing]
     with worker.telemetry.phase("tables", "tables, pictures and page are made"):
@@ -211,7 +210,9 @@ def _conclude(
 
 def _remove_others(opened: Opened, kept: Collection[str]) -> None:
     """Remove tables that an earlier conclusion with other settings made and this one does not."""
-    for name in _OPTIONAL:
+    from audit.tables.scale import KEPT_ROWS
+
+    for name in (*_OPTIONAL, KEPT_ROWS):
         if name not in kept:
             (opened.folder / name).unlink(missing_ok=True)
             opened.storage.delete(name)
@@ -219,6 +220,9 @@ def _remove_others(opened: Opened, kept: Collection[str]) -> None:
 
 def _rows(worker: Worker, found: Verified) -> tuple[pd.DataFrame, Gathered | None]:
     """The rows that tables are made of: all of them, or of a large split those that are kept."""
+    from audit.tables.reading import read_samples
+    from audit.tables.scale import Gathering, PartRows, digest_part, fits, is_summed
+
     opened, store = worker.opened, worker.store
     if not is_summed(len(opened.split)):
         names = [store.part(shard) for shard in found.shards]
@@ -243,6 +247,8 @@ def _rows(worker: Worker, found: Verified) -> tuple[pd.DataFrame, Gathered | Non
 
 def publish(opened: Opened, manifest: Mapping[str, Any]) -> None:
     """Bring to an object store what was made of a run's rows, the manifest last."""
+    from audit.tables.reading import EDITS
+
     made = [name for name in manifest["files"] if not name.startswith((SAMPLES, EDITS))]
     push(opened.folder, opened.storage, made)
     opened.storage.write(NAME, (opened.folder / NAME).read_bytes())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,11 +57,14 @@ from audit.tables.totals import summarise_split
 from audit.tables.trust import agreement
 from audit.tables.verdicts import MaskTrust, count_verdicts
 from audit.telemetry import Telemetry
+from audit.telemetry.profiling import span
 
 # Images whose masks are compared with their edges.
 _CHECKED_MASKS = 256
 # Images whose maps are compared between trained and drawn weights.
 _SANITY_IMAGES = 64
+# Pixels that one process decodes while others would start: some 320 images of 224×224.
+_PIXELS_HERE = 2**24
 
 
 def prefixes_of(config: AuditConfig) -> list[str]:
@@ -96,36 +100,42 @@ def conclude(
     if config.sanity:
         tables["sanity"] = _check_sanity(opened, auditor, missing, telemetry)
     frames = {name: table.to_pandas() for name, table in tables.items()}
-    for name, table in tables.items():
-        write_parquet(folder / f"{name}.parquet", table)
-    totals = {
-        **(
-            summarise_split(samples, frames["classes"], sidecars, seed=config.seed)
-            if gathered is None
-            else summed_totals(gathered, frames["classes"], sidecars, seed=config.seed)
-        ),
-        "missing": sum(shard["samples"] for shard in missing),
-        **label_totals(tables["labels"]),
-        "worst_group": worst_group(frames["strata"]),
-        "verdicts": count_verdicts(frames["classes"]),
-        "trust": agreement(edits, samples, frames["evidence"], config.seed),
-    }
-    facts = _facts(opened, totals, map_grid, check)
-    facts["missing"] = list(missing)
+    every = samples
+
+    def total() -> dict[str, Any]:
+        for name, table in tables.items():
+            write_parquet(folder / f"{name}.parquet", table)
+        return {
+            **(
+                summarise_split(every, frames["classes"], sidecars, seed=config.seed)
+                if gathered is None
+                else summed_totals(gathered, frames["classes"], sidecars, seed=config.seed)
+            ),
+            "missing": sum(shard["samples"] for shard in missing),
+            **label_totals(tables["labels"]),
+            "worst_group": worst_group(frames["strata"]),
+            "verdicts": count_verdicts(frames["classes"]),
+            "trust": agreement(edits, every, frames["evidence"], config.seed),
+        }
+
+    # Meanwhile pictures are chosen and fetched, which needs no totals.
     kept = []
-    if gathered is not None:
-        # The report shows samples that come first on some list beside the kept ones.
-        samples = shown_rows(gathered, frames["classes"], MOST_CLASSES)
-        write_parquet(folder / KEPT_ROWS, kept_table(gathered, samples))
-        kept.append(KEPT_ROWS)
-    families = [opened.families.main, *opened.families.others]
-    flags = flag_samples(samples, frames["labels"], edits, frames["classes"], families)
-    thumbs = _fetch_thumbs(auditor, _choose(samples, frames, flags, config.seed))
-    pictures = {"thumbs": thumbs}
-    if edits is not None and len(edits):
-        pictures["edited"] = _fetch_edited(editor, edits, samples, frames["classes"], families)
-    for name, table in pictures.items():
-        write_parquet(folder / f"{name}.parquet", table)
+    with ThreadPoolExecutor(1) as beside:
+        totals = beside.submit(total)
+        if gathered is not None:
+            # The report shows samples that come first on some list beside the kept ones.
+            samples = shown_rows(gathered, frames["classes"], MOST_CLASSES)
+            write_parquet(folder / KEPT_ROWS, kept_table(gathered, samples))
+            kept.append(KEPT_ROWS)
+        families = [opened.families.main, *opened.families.others]
+        flags = flag_samples(samples, frames["labels"], edits, frames["classes"], families)
+        thumbs = _fetch_thumbs(auditor, _choose(samples, frames, flags, config.seed))
+        pictures = {"thumbs": thumbs}
+        if edits is not None and len(edits):
+            pictures["edited"] = _fetch_edited(editor, edits, samples, frames["classes"], families)
+        for name, table in pictures.items():
+            write_parquet(folder / f"{name}.parquet", table)
+    facts = _facts(opened, totals.result(), map_grid, check) | {"missing": list(missing)}
     stored = Stored(
         facts=facts,
         tables=frames,
@@ -134,7 +144,8 @@ def conclude(
         thumbs=thumbs.to_pandas(),
         edited=pictures["edited"].to_pandas() if "edited" in pictures else None,
     )
-    written = write_report(folder, stored)
+    with span("report"):
+        written = write_report(folder, stored)
     return facts, [*kept, *(f"{name}.parquet" for name in (*frames, *pictures)), *written]
 
 
@@ -215,10 +226,17 @@ def _check_sanity(
     return tabulate_sanity(stages)
 
 
+def _nearby(auditor: Auditor, count: int) -> Auditor:
+    """Who fetches some samples: this process alone, where others would take longer to start."""
+    height, width = auditor.split.image_size
+    return replace(auditor, workers=0) if count * height * width <= _PIXELS_HERE else auditor
+
+
 def _fetch_thumbs(auditor: Auditor, chosen: pd.DataFrame) -> pa.Table:
     """Ask the split once more for the chosen pictures."""
     images, masks, sample_ids = {}, {}, {}
-    for masked in auditor.batches(sorted(set(chosen["index"].tolist()))):
+    wanted = sorted(set(chosen["index"].tolist()))
+    for masked in _nearby(auditor, len(wanted)).batches(wanted):
         for row, index in enumerate(masked.batch.index.tolist()):
             image = masked.batch.images[row].permute(1, 2, 0).contiguous().numpy()
             images[index] = encode_picture(image)
@@ -235,7 +253,7 @@ def _check_masks(
     if auditor.families.main != "dataset" or not chosen:
         return None
     kept_small: list[tuple[torch.Tensor, ...]] = []
-    for masked in auditor.batches(chosen):
+    for masked in _nearby(auditor, len(chosen)).batches(chosen):
         usable = masked.given > status_code("mask_mismatch")
         masks = masked.masks
         unknown = torch.zeros_like(masks.main) if masks.unknown is None else masks.unknown

@@ -10,7 +10,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from audit.cam import Method
@@ -63,6 +62,8 @@ def cascade(
         Adebayo et al. 2018, "Sanity Checks for Saliency Maps", section 3: the model parameter
         randomization test, cascading.
     """
+    # What makes features fast has copies of the weights.
+    explainer = explainer.as_it_is()
     batches = images.split(batch_size)
     trained = [explainer(b, lambda logits: logits.argmax(dim=1, keepdim=True)) for b in batches]
     targets = [found.targets for found in trained]
@@ -104,6 +105,8 @@ def rank_correlation(
         >>> rank_correlation(np.array([[1.0, 2, 3]]), np.array([[1.0, 9, 2]])).tolist()
         [0.5]
     """
+    from scipy.stats import rankdata
+
     ranks = [rankdata(values, axis=1) for values in (first, second)]
     centred = [r - r.mean(axis=1, keepdims=True) for r in ranks]
     products = (centred[0] * centred[1]).sum(axis=1)

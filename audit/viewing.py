@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from audit.config import AuditConfig, Colours, Language
 from audit.errors import AuditError, UsageError
 from audit.files import make_folder, write_atomically
+from audit.report.pictures.png import png_of
 from audit.report.pictures.show import Seen, Shown, draw_sample
 from audit.report.pictures.style import choose_style
-from audit.report.pictures.tiles import png_of
 from audit.report.records import OBJECT, UNKNOWN, Record, record_of
 from audit.report.thumbs import picture, silhouette
 from audit.tables import reading

@@ -1,12 +1,11 @@
 """One audit under every engine: the same parts and tables, and what each takes.
 
-python benchmarks/engines.py --data-root DIR [--dataset cifar10] [--model NAME] [--limit N]
-DIR holds cifar10/. Masks are estimated beforehand, once for all.
+python -m benchmarks.engines [--data-root DIR --dataset cifar10] [--model NAME] [--limit N]
+DIR holds cifar10/; without it the demo is audited. Masks are estimated beforehand, once for all.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -14,12 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+
+from benchmarks.asking import about, parser, settled
+from benchmarks.results import About, Row, keep
 
 # Of a manifest, what tells of the way and not of the outcome.
 _OF_THE_WAY = {"created", "finished", "seconds", "config", "files", "workers"}
@@ -43,18 +46,23 @@ class Timed:
     run: Path
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run all, compare all, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data-root", required=True)
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--model")
-    parser.add_argument("--limit", type=int)
-    asked = parser.parse_args()
-    given = ["--dataset", asked.dataset, "--data-root", asked.data_root, "--no-grids"]
-    given += ["--edits", "none", "--device", "cpu"]
+    made = parser(__doc__)
+    made.add_argument("--data-root")
+    made.add_argument("--dataset")
+    made.add_argument("--model")
+    made.add_argument("--limit", type=int)
+    made.add_argument("--no-ray", dest="ray", action="store_false")
+    asked = settled(made, arguments)
+    dataset = asked.dataset or ("demo" if asked.data_root is None else "cifar10")
+    limit = asked.limit or (200 if asked.quick else None)
+    given = ["--dataset", dataset, "--no-grids", "--edits", "none", "--device", asked.device]
+    given += ["--data-root", asked.data_root] if asked.data_root else []
     given += ["--model", asked.model] if asked.model else []
-    given += ["--limit", str(asked.limit)] if asked.limit else []
+    given += ["--limit", str(limit)] if limit else []
+    # Else a small split is one part, which nobody can share.
+    given += ["--shard-size", "100"] if dataset == "demo" else []
     with tempfile.TemporaryDirectory() as folder:
         given += ["--cache", str(Path(folder) / "cache")]
         print(f"load before: {os.getloadavg()[0]:.1f}", file=sys.stderr)
@@ -62,15 +70,38 @@ def main() -> None:
         timed = [
             run_one(Path(folder) / "local", given, name="in process"),
             run_one(Path(folder) / "two", given, "--processes", "2", name="`--processes 2`"),
-            run_one(
-                Path(folder) / "ray", given, "--engine", "ray", "--processes", "2",
-                name="`--engine ray --processes 2`",
-            ),
-            run_pieces(Path(folder) / "pieces", given),
-        ]  # fmt: skip
+        ]
+        if asked.ray and not asked.quick:
+            timed.append(
+                run_one(
+                    Path(folder) / "ray", given, "--engine", "ray", "--processes", "2",
+                    name="`--engine ray --processes 2`",
+                )
+            )  # fmt: skip
+        timed.append(run_pieces(Path(folder) / "pieces", given))
         for other in timed[1:]:
             compare(other.run, timed[0].run)
-        print_table(timed)
+        count = len(parts(timed[0].run))
+        name = f"{asked.model or 'cnn'}, {dataset}, {count} parts"
+        keep(rows_of(about(asked, "engines", name), timed), asked.keep)
+
+
+def rows_of(shared: About, timed: Sequence[Timed]) -> list[Row]:
+    """Each engine's whole time, and its time from the first part to the last."""
+    rows = []
+    for one in timed:
+        for what, seconds, base in (
+            ("the whole command", one.seconds, timed[0].seconds),
+            ("from the first part to the last", one.work, timed[0].work),
+        ):
+            over = seconds / base
+            rows.append(
+                shared.row(
+                    f"{one.name}: {what}", seconds=seconds, low=seconds, high=seconds, ratio=over,
+                    ratio_low=over, ratio_high=over,
+                )
+            )  # fmt: skip
+    return rows
 
 
 def run_one(out: Path, given: list[str], *more: str, name: str = "") -> Timed:
@@ -131,17 +162,6 @@ def manifest(run: Path) -> dict[str, Any]:
     """Of a run, without what tells of the way."""
     content = json.loads((run / "manifest.json").read_text())
     return {name: value for name, value in content.items() if name not in _OF_THE_WAY}
-
-
-def print_table(timed: list[Timed]) -> None:
-    """As Markdown."""
-    count = len(parts(timed[0].run))
-    print(f"{count} parts, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
-    print("| engine | seconds | from the first part to the last | the rest |")
-    print("| --- | --- | --- | --- |")
-    for one in timed:
-        rest = one.seconds - one.work
-        print(f"| {one.name} | {one.seconds:.0f} | {one.work:.0f} | {rest:.0f} |")
 
 
 if __name__ == "__main__":

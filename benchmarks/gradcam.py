@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from audit.cam import gradcam
 from audit.models import build, cut
+from benchmarks.subjects import Lite
 
 Work = Callable[[], object]
 
@@ -44,30 +45,6 @@ class Subject:
     images: Tensor
 
 
-class _Lite(nn.Module):
-    """EfficientNet-Lite0 without the in-place activations that peers cannot follow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from efficientnet_lite_pytorch import EfficientNet
-
-        net = EfficientNet.from_name("efficientnet-lite0")
-        for part in net.modules():
-            if hasattr(part, "inplace"):
-                part.inplace = False
-        self.stem = nn.Sequential(net._conv_stem, net._bn0, nn.ReLU6())
-        self.blocks = net._blocks
-        self.top = nn.Sequential(net._conv_head, net._bn1, nn.ReLU6())
-        self.linear = net._fc
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.stem(images)
-        for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.linear(self.top(x).mean(dim=(2, 3)))
-        return logits
-
-
 def subjects(batch: dict[str, int]) -> Iterator[Subject]:
     """The networks at hand."""
     torch.manual_seed(0)
@@ -76,7 +53,7 @@ def subjects(batch: dict[str, int]) -> Iterator[Subject]:
     layer = resnet.get_submodule("layer3")
     yield Subject(name="resnet20, 32×32", model=resnet, layer=layer, images=images)
     with contextlib.suppress(ImportError):
-        lite = _Lite().eval().requires_grad_(False)
+        lite = Lite().eval().requires_grad_(False)
         images = torch.randn(batch["lite0"], 3, 224, 224)
         yield Subject(name="EfficientNet-Lite0, 224×224", model=lite, layer=lite.top, images=images)
 

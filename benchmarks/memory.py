@@ -1,10 +1,13 @@
-"""Resident memory over a long run: the same step, many batches."""
+"""Resident memory over a long run: the same step, many batches.
+
+python -m benchmarks.memory [--batches 3000]
+"""
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +17,8 @@ from audit.models import build, cut, evaluation, plain_kernels
 from audit.models.tap import Way
 from audit.score.masks import Masks
 from audit.step import AuditStep, status_code
+from benchmarks.asking import about, parser, settled
+from benchmarks.results import keep
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -52,20 +57,26 @@ def run(batches: int, *, way: Way, samples: int = 20) -> list[int]:
     return measured
 
 
-def main() -> None:
-    """Print the growth for either way of cutting."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, default=10_000)
-    settings = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the growth for either way of cutting."""
+    made = parser(__doc__)
+    made.add_argument("--batches", type=int, default=3000)
+    asked = settled(made, arguments)
+    count = 60 if asked.quick else asked.batches
+    shared = about(asked, "growth", "batches", f"resnet20, {count:,} batches of 8")
     ways: tuple[Way, ...] = ("graph", "hooks")
+    rows = []
     for way in ways:
-        measured = run(settings.batches, way=way)
-        growth = measured[-1] / measured[0] - 1
-        span = max(measured) / min(measured) - 1
-        print(
-            f"{way}: {settings.batches:,} batches, {measured[0] / 2**20:.0f} MiB at first, "
-            f"{measured[-1] / 2**20:.0f} MiB at last ({growth:+.2%}; span {span:.2%})"
-        )
+        measured = run(count, way=way)
+        for when, size in (("at first", measured[0]), ("at last", measured[-1])):
+            over = size / measured[0]
+            rows.append(
+                shared.row(
+                    f"cut by {way}: memory {when}", value=size / 2**20, unit="MiB", ratio=over,
+                    ratio_low=over, ratio_high=over,
+                )
+            )  # fmt: skip
+    keep(rows, asked.keep)
 
 
 if __name__ == "__main__":

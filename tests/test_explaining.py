@@ -199,3 +199,20 @@ def test_the_callers_modes_change_nothing() -> None:
         with plain_kernels():
             found = explainer(IMAGES.clone(), two_best).maps["hirescam"]
     close(found, plain)
+
+
+@pytest.mark.parametrize("others", [0, 1, 4, 9])
+def test_a_second_class_of_few_samples_is_explained_as_one_of_all(others: int) -> None:
+    images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)
+    explainer = make(cut(random_model("cnn"), (32, 32)), "hirescam")
+    best = explainer(images, two_best).targets
+    second = torch.where(torch.arange(12) < others, best[:, 1], best[:, 0])
+    classes = torch.stack([best[:, 0], second], dim=1)
+    found = explainer(images, lambda _: classes, evidence=True)
+    alone = explainer(images, lambda _: second[:, None], evidence=True)
+    close(found.maps["hirescam"][:, 1], alone.maps["hirescam"][:, 0])
+    assert found.evidence is not None and alone.evidence is not None
+    close(found.evidence.targets[1], alone.evidence.targets[0])
+    leaf = found.features.clone().requires_grad_()
+    (mean,) = torch.autograd.grad(explainer.head(leaf).mean(dim=1).sum(), leaf)
+    close(found.evidence.mean, mean)

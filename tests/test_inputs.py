@@ -53,6 +53,8 @@ def test_whatever_changes_rows_changes_the_run(tmp_path: Path) -> None:
         run_id(class_map=tmp_path / "b.toml"),
         run_id(class_map=tmp_path / "b.toml", class_map_by="sum"),
         run_id(seed=1),
+        run_id(precision="bf16"),
+        run_id(compile="always"),
     ]
     assert len({base, *changed}) == len(changed) + 1
 

@@ -145,8 +145,15 @@ def test_a_wish_to_stop_keeps_finished_parts(tmp_path: Path) -> None:
         run_audit(**SETTINGS, out=tmp_path, stopping=AfterOne(1000))
     (place,) = (tmp_path / "demo" / "cnn").iterdir()
     names = sorted(file.name for file in (place / "samples").iterdir())
-    assert names == ["_part-000000.json", "part-000000.parquet"]
-    with pytest.raises(OutputError, match="2 of 3 parts"):
+    # The next shard was computed while the first part was written: it is kept, or was not begun.
+    count = len(names) // 2
+    assert count in (1, 2)
+    parts = range(count)
+    assert names == [
+        *(f"_part-{part:06d}.json" for part in parts),
+        *(f"part-{part:06d}.parquet" for part in parts),
+    ]
+    with pytest.raises(OutputError, match=f"{3 - count} of 3 parts"):
         merge_run(place)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -156,9 +157,13 @@ def test_each_status_blanks_what_it_must_and_no_more() -> None:
 
 
 def test_zero_and_nonfinite_maps_are_undefined() -> None:
-    step, model = make("resnet20")
+    model: Any = random_model("resnet20", seed=2)
     data = batch(3)
+    parts = cut(model, (32, 32))
     model.linear.weight.data.zero_()
+    assert parts.linear is not None
+    parts = replace(parts, linear=torch.zeros_like(parts.linear))
+    step = AuditStep(Explainer(parts, mean=MEAN, std=STD), image_size=(32, 32))
     columns = run(step, *data).columns
     assert [STATUSES[c] for c in columns["status"].tolist()] == ["zero_map"] * 3
     assert columns["background_share"].isnan().all()

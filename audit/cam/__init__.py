@@ -11,6 +11,7 @@ from audit.cam.methods import (
     hirescam,
     layercam,
     top_channels,
+    weighted,
     xgradcam,
 )
 from audit.cam.resample import Resampler, bilinear_matrix, to_image
@@ -30,5 +31,6 @@ __all__ = [
     "scorecam",
     "to_image",
     "top_channels",
+    "weighted",
     "xgradcam",
 ]

@@ -90,7 +90,27 @@ def cam(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
         >>> cam(A, torch.tensor([[1.0, -1.0]]), torch.tensor([0]))
         tensor([[[-2., -2.]]])
     """
-    return torch.einsum("nchw,nc->nhw", features, weight[target])
+    return weighted(features, weight[target][:, None])[:, 0]
+
+
+def weighted(features: Tensor, weights: Tensor) -> Tensor:
+    """Sums over channels, for several weights of each channel at once.
+
+    Args:
+        features: ``A``, N×C×h×w.
+        weights: N×T×C.
+
+    Returns:
+        N×T×h×w.
+
+    Example:
+        >>> A = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])
+        >>> weighted(A, torch.tensor([[[1.0, 0.0], [1.0, -1.0]]])).tolist()
+        [[[[1.0, 2.0]], [[-2.0, -2.0]]]]
+    """
+    # A view, whichever way features lie in memory.
+    cells = features.permute(0, 2, 3, 1).flatten(1, 2)
+    return (weights @ cells.mT).unflatten(2, features.shape[2:])
 
 
 def gradcam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
@@ -203,12 +223,15 @@ def eigencam(features: Tensor) -> Tensor:
     return maps.unflatten(1, features.shape[2:]).float()
 
 
-def top_channels(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def top_channels(
+    features: Tensor, count: int, activity: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The channels with the largest mean activation, and their own maps.
 
     Args:
         features: ``A``, N×C×h×w.
         count: How many, at most C.
+        activity: The mean of each channel, or its sum, N×C; computed where it is not given.
 
     Returns:
         Channel numbers, int64 N×count, and their maps, N×count×h×w; most active first.
@@ -218,7 +241,8 @@ def top_channels(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
         >>> numbers.tolist(), maps.flatten().tolist()
         ([[1, 2]], [5.0, 3.0])
     """
-    numbers = features.mean(dim=(2, 3)).topk(count, dim=1).indices
+    activity = features.mean(dim=(2, 3)) if activity is None else activity
+    numbers = activity.topk(count, dim=1).indices
     chosen = numbers[:, :, None, None].expand(-1, -1, *features.shape[2:])
     return numbers, features.gather(1, chosen)
 

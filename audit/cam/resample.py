@@ -80,6 +80,17 @@ class Resampler:
             rows=rows, columns=columns, weight=torch.outer(rows.sum(dim=0), columns.sum(dim=0))
         )
 
+    def to_image(self, maps: Tensor) -> Tensor:
+        """The same as :func:`to_image`, by two products.
+
+        Args:
+            maps: N×h×w.
+
+        Returns:
+            N×H×W.
+        """
+        return self.rows @ (maps @ self.columns.T)
+
     def to_grid(self, masks: Tensor) -> Tensor:
         """The masks' share of each cell.
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 JPEG = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
@@ -37,8 +36,7 @@ def decode_rgb(data: bytes) -> Tensor:
     # libjpeg only warns about a missing end and returns grey for the lost part; Pillow refuses.
     if data.startswith(JPEG) and _JPEG_END in data[-1024:]:
         try:
-            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            return decode_image(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
+            return _decode_jpeg(data)
         except RuntimeError as error:
             raise UnreadableImage(str(error).splitlines()[0]) from error
     # Not torchvision for PNG: a flipped bit in the file can end the process there.
@@ -49,6 +47,14 @@ def decode_rgb(data: bytes) -> Tensor:
         grey = torch.from_numpy(np.asarray(image).astype(np.int64) >> 8).clamp(0, 255)
         return grey.to(torch.uint8).expand(3, -1, -1).contiguous()
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def _decode_jpeg(data: bytes) -> Tensor:
+    # Here, for it takes a second to import, and not every dataset has such files.
+    from torchvision.io import ImageReadMode, decode_image
+
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return decode_image(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
 
 
 def is_turned(data: bytes) -> bool:

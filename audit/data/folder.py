@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from audit.data.boxes import BoxMasks, find_boxes
 from audit.data.identity import listing_facts
@@ -20,6 +19,8 @@ from audit.errors import DataError
 
 # Folders that are splits rather than classes.
 _PARTS = ("train", "val", "valid", "validation", "test")
+# As torchvision's ImageFolder has it.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def open_folder(path: Path, part: str, masks: MaskFiles) -> PictureSplit:
@@ -131,5 +132,5 @@ def _images_in(folder: Path) -> list[Path]:
         Path(place) / name
         for place, _, names in os.walk(folder, onerror=refuse)
         for name in names
-        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
     )

@@ -79,6 +79,7 @@ def open_function(spec: str, part: str, masks: MaskFiles | None = None) -> Split
         classes=items.classes,
         records=items,
         masks=ItemMasks(items, files) if has_masks else None,
+        any_thread=False,
     )
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from audit.errors import DataError
 
@@ -16,13 +14,13 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _KERNELS = {
     # The pixel under the new pixel's centre, as Pillow has it; torchvision's NEAREST takes the one
     # under its corner, so that pictures would lie half a pixel beside their `box`.
-    "nearest": InterpolationMode.NEAREST_EXACT,
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
+    "nearest": "nearest-exact",
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
 }
 # Mask and image keep one geometry because all kernels are centred alike. A mask says how much of
 # a pixel is object: bilinear averages coverage, but bicubic has negative weights and would ring.
-_MASK_KERNELS = _KERNELS | {"bicubic": InterpolationMode.BILINEAR}
+_MASK_KERNELS = _KERNELS | {"bicubic": "bilinear"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +175,15 @@ class Geometry:
         )
         return top, left
 
-    def _frame(self, image: Tensor, kernel: InterpolationMode) -> Tensor:
+    def _frame(self, image: Tensor, kernel: str) -> Tensor:
         """Resize and crop …×C×H×W."""
+        # Here, for it takes a second to import, and pictures of the right size need none of it.
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as F
+
         resized = self._resized(image.shape[-2], image.shape[-1])
-        image = F.resize(image, list(resized), interpolation=kernel, antialias=True)
+        image = F.resize(
+            image, list(resized), interpolation=InterpolationMode(kernel), antialias=True
+        )
         # Contiguous, so that a batch does not keep (or send to another process) what was cut off.
         return F.crop(image, *self._corner(resized), *self.size).contiguous()

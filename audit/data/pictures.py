@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -139,6 +140,8 @@ class PictureSplit:
         geometry: How pictures become what the model sees.
         stored_size: The height and width that all pictures have; others are unreadable.
             ``None`` where they have many sizes.
+        any_thread: Whether samples may be fetched in another thread than the one that opened it;
+            the user's code may not bear that.
         identity: Tells what stands for labels, names, pictures and masks in the fingerprint, where
             they are too many to be asked; ``None`` asks records and masks.
     """
@@ -153,6 +156,7 @@ class PictureSplit:
     geometry: Geometry = DEFAULT_GEOMETRY
     stored_size: Size | None = None
     in_memory: bool = False
+    any_thread: bool = True
     identity: Callable[[], str] | None = None
 
     def __post_init__(self) -> None:
@@ -203,17 +207,17 @@ class PictureSplit:
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         count, size = len(indices), self.image_size
-        images = torch.zeros(count, 3, *size, dtype=torch.uint8)
+        # Filled through NumPy: for small pictures torch's assignments cost as much as decoding.
+        images = np.zeros((count, 3, *size), np.uint8)
         masks = torch.zeros(count, *size) if self.masks is not None else None
         unknown: Tensor | None = None
-        labels = torch.zeros(count, dtype=torch.int64)
-        stored = torch.full((count, 3), -1)
+        labels, stored = [-1] * count, [(-1, -1, -1)] * count
         status, problem = [OK] * count, [""] * count
         for row, sample in self._samples(indices):
             labels[row], status[row], problem[row] = sample.label, sample.status, sample.problem
-            stored[row] = torch.tensor(sample.stored)
+            stored[row] = sample.stored
             if sample.image is not None:
-                images[row] = sample.image
+                images[row] = sample.image.numpy()
             if masks is not None and sample.shares is not None:
                 masks[row] = sample.shares.object
                 if sample.shares.unknown is not None:
@@ -222,13 +226,13 @@ class PictureSplit:
         return Batch(
             index=torch.as_tensor(indices, dtype=torch.int64),
             sample_id=[visible(self.records.sample_id(i)) for i in indices],
-            images=images,
-            labels=labels,
+            images=torch.from_numpy(images),
+            labels=torch.tensor(labels, dtype=torch.int64),
             object_mask=masks,
             unknown=unknown,
             status=status,
             problem=problem,
-            stored=stored,
+            stored=torch.tensor(stored, dtype=torch.int64).reshape(count, 3),
         )
 
     def _samples(self, indices: Sequence[int]) -> Iterator[tuple[int, _Sample]]:

@@ -245,6 +245,8 @@ class _OverSplit:
         self.has_masks = split.has_masks
         self.mask_kind = split.mask_kind
         self.in_memory = split.in_memory
+        # Not of every split, for users write their own.
+        self.any_thread = getattr(split, "any_thread", False)
         self.facts = split.facts
 
 

@@ -28,8 +28,9 @@ from audit.models import evaluation, plain_kernels
 from audit.run.plan import read_plan, refuse_other
 from audit.run.store import Shard
 from audit.stopping import Stopped, Stopping
+from audit.telemetry.profiling import span
 from audit.usercode import brief
-from audit.work import Worker, open_worker
+from audit.work import Profiled, Worker, open_worker, profiled
 
 
 def serve(order: Order, channel: Channel, stopping: Stopping) -> None:
@@ -43,14 +44,17 @@ def serve(order: Order, channel: Channel, stopping: Stopping) -> None:
     """
     try:
         _settle(order)
-        opened = open_inputs(order.config)
-        _check_run(opened, order)
-        with evaluation(opened.classifier.module), plain_kernels():
-            worker = open_worker(opened, order.rank)
-            worker.prepare()
-            channel.send(Ready())
-            while shards := channel.receive():
-                _compute(worker, shards, channel, stopping)
+        with profiled(order.config, order.rank or "0") as profile:
+            with span("open"):
+                opened = open_inputs(order.config)
+            _check_run(opened, order)
+            profile.opened(opened)
+            with evaluation(opened.classifier.module), plain_kernels():
+                worker = open_worker(opened, order.rank)
+                worker.prepare()
+                channel.send(Ready())
+                while shards := channel.receive():
+                    _compute(worker, shards, channel, stopping, profile)
     except (Stopped, EOFError, BrokenPipeError):
         return
     except AuditError as error:
@@ -86,7 +90,13 @@ def _check_run(opened: Opened, order: Order) -> None:
         )
 
 
-def _compute(worker: Worker, shards: Sequence[Shard], channel: Channel, stopping: Stopping) -> None:
+def _compute(
+    worker: Worker,
+    shards: Sequence[Shard],
+    channel: Channel,
+    stopping: Stopping,
+    profile: Profiled,
+) -> None:
     def busy(count: int) -> None:
         channel.send(Busy())
         stopping.check()
@@ -99,6 +109,8 @@ def _compute(worker: Worker, shards: Sequence[Shard], channel: Channel, stopping
     def done(shard: Shard) -> None:
         nonlocal started
         seconds, started = time.monotonic() - started, time.monotonic()
+        # Now, for whoever hears of the last part ends this process.
+        profile.leave()
         channel.send(Done(seconds))
 
     def count(samples: int) -> None:

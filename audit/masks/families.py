@@ -124,7 +124,16 @@ class MaskFamilies:
         Returns:
             The masks, in the image's geometry.
         """
-        found = {family_of(name): self._family(family_of(name), batch) for name in self.names}
+        families = [family_of(name) for name in self.names]
+        # Two families may come of one estimate.
+        caches = {family: self._cache_of(family) for family in families}
+        estimates: dict[MaskCache | None, MaskEstimate] = {
+            cache: _mended(cache, batch) for cache in set(caches.values()) if cache is not None
+        }
+        found = {
+            family: self._family(family, batch, estimates.get(caches[family]))
+            for family in families
+        }
         main = found.pop(self.main)
         return BatchMasks(
             main=main.masks,
@@ -147,7 +156,12 @@ class MaskFamilies:
             for status, label in zip(batch.status, labels, strict=True)
         ]
 
-    def _family(self, family: str, batch: Batch) -> FamilyMasks:
+    def _cache_of(self, family: str) -> MaskCache | None:
+        if family in _OWN or family == "ellipse":
+            return None
+        return self.removed if family == "rembg" else self.estimated
+
+    def _family(self, family: str, batch: Batch, estimate: MaskEstimate | None) -> FamilyMasks:
         count = len(batch)
         nothing = torch.full((count,), torch.nan, device=self.device)
         source = torch.full((count,), SOURCES.index(family), device=self.device)
@@ -164,9 +178,7 @@ class MaskFamilies:
         if family == "ellipse":
             masks = ellipses(count, self.image_size, self.device)
             return FamilyMasks(masks=masks, confidence=nothing, source=source)
-        cache = self.removed if family == "rembg" else self.estimated
-        assert cache is not None
-        estimate = _mended(cache, batch)
+        assert estimate is not None
         plane = PLANES.index("component") if family == "component" else 0
         masks = enlarge(estimate.planes[:, plane].to(self.device), self.image_size)
         if family == "rembg":
@@ -190,6 +202,8 @@ def _mended(cache: MaskCache, batch: Batch) -> MaskEstimate:
     kept = cache.read(batch.index[there])
     missed = ~there & readable
     missed[there] = kept.confidence.isnan() & readable[there]
+    if there.all() and not missed.any():
+        return kept
     planes = torch.zeros(len(batch), *kept.planes.shape[1:], dtype=torch.bool)
     confidence = torch.full((len(batch),), torch.nan)
     planes[there], confidence[there] = kept.planes, kept.confidence

@@ -2,7 +2,7 @@
 
 from audit.models.architectures import ARCHITECTURES, build
 from audit.models.describing import describe
-from audit.models.frozen import evaluation, plain_kernels
+from audit.models.frozen import evaluation, fused_kernels, plain_kernels
 from audit.models.network import Request
 from audit.models.opening import Classifier, Wanted, open_classifier
 from audit.models.preprocessing import PreprocessingFlags
@@ -19,6 +19,7 @@ __all__ = [
     "cut",
     "describe",
     "evaluation",
+    "fused_kernels",
     "list_layers",
     "open_classifier",
     "plain_kernels",

@@ -120,3 +120,26 @@ def plain_kernels() -> Iterator[None]:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def fused_kernels() -> Iterator[None]:
+    """Inside :func:`plain_kernels`, let attention use fused operations again.
+
+    For what is not differentiated: the backbone. Everything else stays as it is there, so that the
+    results are the same at every run; they differ from those of plain operations by rounding. A
+    graph that was captured under one of the two runs under the other. The fast path of
+    ``nn.MultiheadAttention``, which calls no part that hooks could see, stays off.
+
+    Example:
+        >>> q = torch.rand(1, 2, 5, 4)
+        >>> with plain_kernels():
+        ...     plain = nn.functional.scaled_dot_product_attention(q, q, q)
+        ...     with fused_kernels():
+        ...         fused = nn.functional.scaled_dot_product_attention(q, q, q)
+        >>> torch.allclose(plain, fused, atol=1e-5)
+        True
+    """
+    fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel(fused):
+        yield

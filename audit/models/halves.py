@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from audit.models.kinds import works_in_place
 from audit.models.layout import Layout
 
 
@@ -62,10 +63,11 @@ class Head(nn.Module):
         super().__init__()
         self.inner = inner
         self.layout = layout
+        self._writes = _may_write(inner)
 
     def forward(self, features: Tensor, *rest: Tensor) -> Tensor:
         """Logits N×K."""
-        logits: Tensor = self.inner(*_given(self.layout, features, rest))
+        logits: Tensor = self.inner(*_given(self.layout, features, rest, self._writes))
         return logits
 
 
@@ -81,10 +83,11 @@ class Tail(nn.Module):
         super().__init__()
         self.inner = inner
         self.layout = layout
+        self._writes = _may_write(inner)
 
     def forward(self, features: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         """The later activations as the network has them, so that they can be differentiated."""
-        found: tuple[Tensor, ...] = self.inner(*_given(self.layout, features, rest))
+        found: tuple[Tensor, ...] = self.inner(*_given(self.layout, features, rest, self._writes))
         return found
 
 
@@ -95,10 +98,20 @@ def plain_name(name: str) -> str:
     return name
 
 
-def _given(layout: Layout, features: Tensor, rest: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _given(
+    layout: Layout, features: Tensor, rest: tuple[Tensor, ...], writes: bool
+) -> tuple[Tensor, ...]:
     before, others = (rest[0], rest[1:]) if layout.prefix else (None, rest)
-    # What follows may work in place, and must not write into what it was given.
-    return (layout.join(features, before).clone(), *(other.clone() for other in others))
+    activation = layout.join(features, before)
+    if not writes:
+        return (activation, *others)
+    # What follows works in place, and must not write into what it was given.
+    return (activation.clone(), *(other.clone() for other in others))
+
+
+def _may_write(inner: nn.Module) -> bool:
+    """Whether a half may write into its inputs; of a graph that is known."""
+    return not isinstance(inner, fx.GraphModule) or works_in_place(inner)
 
 
 class FixedBatch(nn.Module):

@@ -14,6 +14,10 @@ WIDE_TILES = 12
 # Classes that get pictures; the tables hold all of them.
 MOST_CLASSES = 50
 
+_LOOKED_AT = (
+    "index", "label", "background_share", "correct", "confidence", "right_for_wrong_reason",
+    "mask_confidence",
+)  # fmt: skip
 CLASS_SECTIONS = ("worst", "median", "best", "random")
 SPLIT_SECTIONS = (
     "right_for_the_wrong_reason", "wrong_but_confident", "least_trusted_masks",
@@ -33,6 +37,9 @@ def choose_samples(samples: pd.DataFrame, classes: pd.DataFrame, seed: int) -> p
         One row a picture: ``section``, ``label`` (-1 for sections of the whole split), ``rank``
         and ``index``.
     """
+    # Rows of a hundred columns would be sorted and cut many times.
+    there = samples["map"].notna()
+    samples = samples[list(_LOOKED_AT)]
     scored = samples[samples["background_share"].notna()]
     groups = dict(tuple(scored.groupby("label", observed=True)))
     chosen: list[dict[str, object]] = []
@@ -44,7 +51,7 @@ def choose_samples(samples: pd.DataFrame, classes: pd.DataFrame, seed: int) -> p
     wrong_reason = scored[scored["right_for_wrong_reason"].fillna(False).astype(bool)]
     wrong = scored[~correct & scored["label"].notna()]
     confident = [_most(rows, "confidence", WIDE_TILES) for rows in (wrong_reason, wrong)]
-    masked = samples[samples["mask_confidence"].notna() & samples["map"].notna()]
+    masked = samples[samples["mask_confidence"].notna() & there]
     trusted = _most(masked, "mask_confidence", len(masked))
     extremes = [trusted[::-1][:WIDE_TILES], trusted[:WIDE_TILES]]
     for section, rows in zip(SPLIT_SECTIONS, (*confident, *extremes), strict=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audit.data import Batch, Split
+from audit.data.ahead import ahead
 from audit.data.loader import chunks, fetch
 from audit.masks.families import SOURCES, BatchMasks, MaskFamilies
 from audit.run.columns import Column
+from audit.run.placing import placed_ahead, to_host
 from audit.run.rows import EVIDENCE, KEPT, SAMPLE_COLUMNS, build_table
 from audit.run.store import Shard
 from audit.score.masks import Family, Masks
 from audit.score.positions import is_kept
 from audit.step import STATUSES, AuditStep, status_code
+from audit.telemetry import profiling
 
 # Donors of transplants: this many a class, unless that exceeds the totals below.
 DONORS_A_CLASS = 16
@@ -35,6 +39,9 @@ _BYTES_A_CHANNEL = 8
 PROBLEMS_KEPT = 5
 # Candidates that are looked at for each donor wanted; classes may be rare and masks unusable.
 _CANDIDATES = 4
+_HISTOGRAM = "pixel_histogram"
+# Batches that wait, decoded in another thread, for the one that is computed.
+_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,68 +89,81 @@ class Auditor:
 
     def run_shards(
         self, shards: Sequence[Shard], progress: Callable[[int], object]
-    ) -> Iterator[tuple[Shard, pa.Table, dict[str, Any]]]:
-        """Compute shards one after the other, reading ahead over their borders.
+    ) -> Generator[tuple[Shard, ShardRows], None, None]:
+        """Compute shards one after the other.
 
-        A shard's batches are the same whichever other shards are computed beside it.
+        A shard's batches are the same whichever other shards are computed beside it. Processes
+        that decode read ahead over the borders of shards; a thread does not, so that a shard is
+        begun by whoever asks for it.
 
         Args:
             shards: Which ranges of the split.
             progress: Is told how many samples were done.
 
         Yields:
-            Each shard with its rows and the summary for its sidecar: how often each status
-            occurs, the pixel histogram, and the first problems in words.
+            Each shard with its rows, on the host.
         """
         planned = [chunks(range(s.start, s.stop), self.batch_size) for s in shards]
-        batches = self._fetch([batch for of_shard in planned for batch in of_shard])
-        for shard, of_shard in zip(shards, planned, strict=True):
-            rows = _Rows(evidence_share=self.step.evidence_share)
-            for masked in itertools.islice(batches, len(of_shard)):
+        if not self.workers:
+            for shard, of_shard in zip(shards, planned, strict=True):
+                with closing(self._fetch(of_shard)) as batches:
+                    yield shard, self._computed(batches, progress)
+            return
+        with closing(self._fetch([batch for of_shard in planned for batch in of_shard])) as batches:
+            for shard, of_shard in zip(shards, planned, strict=True):
+                some = itertools.islice(batches, len(of_shard))
+                yield shard, self._computed(some, progress)
+
+    def _computed(
+        self, batches: Iterator[MaskedBatch], progress: Callable[[int], object]
+    ) -> ShardRows:
+        rows = _Rows(evidence_share=self.step.evidence_share)
+        for masked in batches:
+            with profiling.step(len(masked.batch)):
                 output = self.step(
                     masked.images, masked.labels, masked.masks, masked.given, masked.index
                 )
-                rows.add(masked, output.columns, output.histogram)
-                progress(len(masked.batch))
-            yield shard, *self._finish(rows)
-
-    def _finish(self, rows: _Rows) -> tuple[pa.Table, dict[str, Any]]:
-        arrays = rows.to_host()
-        table = build_table(
-            arrays,
+            rows.add(masked, output.columns, output.histogram)
+            progress(len(masked.batch))
+        assert rows.histogram is not None
+        with profiling.span("to host"):
+            arrays = to_host(rows.columns | {_HISTOGRAM: [rows.histogram]})
+        return ShardRows(
+            arrays=arrays,
+            histogram=arrays.pop(_HISTOGRAM),
             sample_ids=rows.sample_ids,
-            classes=self.split.classes,
             problems=rows.problems,
-            statuses=STATUSES,
-            mask_sources=SOURCES,
+            classes=self.split.classes,
             columns=self.columns,
         )
-        counts = Counter(STATUSES[code] for code in arrays["status"].tolist())
-        assert rows.histogram is not None
-        problems = [text for text in rows.problems if text][:PROBLEMS_KEPT]
-        return table, {
-            "statuses": dict(counts),
-            "histogram": rows.histogram.tolist(),
-            "problems": problems,
-        }
 
     def batches(self, indices: Sequence[int]) -> Iterator[MaskedBatch]:
         """Fetch samples with their masks, on the device."""
         return self._fetch(chunks(indices, self.batch_size))
 
-    def _fetch(self, batches: list[list[int]]) -> Iterator[MaskedBatch]:
+    def _fetch(self, batches: list[list[int]]) -> Generator[MaskedBatch, None, None]:
         pin = self.device.type == "cuda"
-        for batch in fetch(self.split, batches, workers=self.workers, pin=pin):
-            yield MaskedBatch(
-                batch=batch,
-                images=batch.images.to(self.device, non_blocking=pin),
-                labels=batch.labels.to(self.device, non_blocking=pin),
-                found=self.families.of(batch),
-                given=torch.tensor(
-                    [status_code(s) for s in self.families.given(batch)], device=self.device
-                ),
-                index=batch.index.to(self.device),
-            )
+        here = self.workers or self.split.in_memory or not getattr(self.split, "any_thread", False)
+        fetched = fetch(self.split, batches, workers=self.workers, pin=pin)
+        if not here:
+            fetched = profiling.spanned(fetched, "decode")
+        with closing(ahead(fetched, 0 if here else _AHEAD)) as found:
+            waited = profiling.spanned(found, "fetch")
+            yield from placed_ahead(waited, self._placed, self.device)
+
+    def _placed(self, batch: Batch) -> MaskedBatch:
+        pinned = self.device.type == "cuda"
+        given = torch.tensor([status_code(s) for s in self.families.given(batch)])
+        with profiling.span("masks"):
+            found = self.families.of(batch)
+        return MaskedBatch(
+            batch=batch,
+            images=batch.images.to(self.device, non_blocking=pinned),
+            labels=batch.labels.to(self.device, non_blocking=pinned),
+            found=found,
+            given=given.to(self.device),
+            index=batch.index.to(self.device, non_blocking=pinned),
+        )
 
     def choose_donors(self, seed: int) -> None:
         """Pick and encode the objects that transplants use; the same for every shard.
@@ -204,6 +224,50 @@ def evidence_share(total: int, channels: int) -> float:
     return min(1.0, EVIDENCE_BYTES / (_BYTES_A_CHANNEL * channels * max(1, total)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardRows:
+    """What was computed of a shard, on the host.
+
+    Attributes:
+        arrays: The step's columns and what is known of the samples.
+        histogram: int64, 2×256, see :class:`audit.step.StepOutput`.
+        sample_ids: N.
+        problems: In words, N.
+        classes: Class names.
+        columns: Of the rows.
+    """
+
+    arrays: dict[str, NDArray[np.generic]]
+    histogram: NDArray[np.generic]
+    sample_ids: list[str]
+    problems: list[str]
+    classes: Sequence[str]
+    columns: Sequence[Column]
+
+    def table(self) -> tuple[pa.Table, dict[str, Any]]:
+        """The rows and the summary for the shard's sidecar.
+
+        Returns:
+            The table; and how often each status occurs, the pixel histogram, and the first
+            problems in words.
+        """
+        table = build_table(
+            self.arrays,
+            sample_ids=self.sample_ids,
+            classes=self.classes,
+            problems=self.problems,
+            statuses=STATUSES,
+            mask_sources=SOURCES,
+            columns=self.columns,
+        )
+        counts = Counter(STATUSES[code] for code in self.arrays["status"].tolist())
+        return table, {
+            "statuses": dict(counts),
+            "histogram": self.histogram.tolist(),
+            "problems": [text for text in self.problems if text][:PROBLEMS_KEPT],
+        }
+
+
 @dataclass
 class _Rows:
     """Columns of a shard, kept on the device until it ends."""
@@ -231,9 +295,6 @@ class _Rows:
         for name, values in (columns | known | long | {KEPT: kept}).items():
             self.columns.setdefault(name, []).append(values)
         self.histogram = histogram if self.histogram is None else self.histogram + histogram
-
-    def to_host(self) -> dict[str, NDArray[np.generic]]:
-        return {name: torch.cat(parts).cpu().numpy() for name, parts in self.columns.items()}
 
 
 def _stored(batch: Batch) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ from audit.errors import OutputError, UsageError
 from audit.storage import Storage
 
 NAME = "plan.json"
+# How many images at a time, where that was tried out.
+BATCH = "batch.json"
 # Splits up to so many samples have parts of the least size; larger ones up to so many parts.
 _LEAST, _MOST, _PARTS = 1000, 50_000, 2000
 _FACETS_SAID = 5
@@ -80,6 +82,36 @@ def settle_plan(storage: Storage, plan: Plan) -> None:
         )
     if there.fingerprint != plan.fingerprint:
         refuse_other(f"the run in {storage.place}", there, plan)
+
+
+def settle_batch_size(storage: Storage, choose: Callable[[], int]) -> int:
+    """The batch size that all processes of a run use: the first one's choice.
+
+    Args:
+        storage: Of the run.
+        choose: Tries which suits; asked where nobody has chosen.
+
+    Raises:
+        OutputError: If what was chosen cannot be read.
+    """
+    try:
+        return _batch_size_of(storage)
+    except FileNotFoundError:
+        storage.create(BATCH, (json.dumps({"batch_size": choose()}) + "\n").encode())
+    return _batch_size_of(storage)
+
+
+def _batch_size_of(storage: Storage) -> int:
+    try:
+        size = json.loads(storage.read(BATCH))["batch_size"]
+    except (ValueError, TypeError, KeyError):
+        size = None
+    if type(size) is not int or size < 1:
+        raise OutputError(
+            f"the batch size of the run in {storage.place} cannot be read",
+            remedy=f"remove {BATCH} there",
+        )
+    return size
 
 
 def read_plan(storage: Storage) -> Plan | None:

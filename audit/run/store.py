@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from audit.errors import OutputError
 from audit.storage import Entry, Storage
+from audit.telemetry.profiling import span
 
 # Rows that readers of one column, or of one range, have to decode at once.
 ROW_GROUP = 50_000
@@ -131,7 +132,8 @@ class PartStore:
             OutputError: If it cannot be written; nothing then looks finished.
         """
         extras = extras or {}
-        ours = self._encode(shard, table, summary, extras)
+        with span("encode"):
+            ours = self._encode(shard, table, summary, extras)
         kept: bytes | None = ours
         if not self._storage.create(self.part(shard), ours):
             theirs = self._read(self.part(shard))
@@ -297,6 +299,8 @@ class PartStore:
             table.replace_schema_metadata(_other_metadata(table.schema) | told),
             buffer,
             compression="zstd",
+            # Floating-point numbers hardly repeat: a dictionary of them takes time and space.
+            use_dictionary=[path for field in table.schema for path in _repeating(field)],
             row_group_size=ROW_GROUP,
             write_page_checksum=True,
         )
@@ -462,6 +466,21 @@ def _decoded(content: bytes | None) -> pa.Table | None:
     except (pa.ArrowException, OSError, ValueError):
         return None
     return table
+
+
+def _repeating(field: pa.Field) -> Iterator[str]:
+    """The path of a column whose values repeat, as Parquet names it; none for fractions.
+
+    Example:
+        >>> list(_repeating(pa.field("a", pa.list_(pa.int32()))))
+        ['a.list.element']
+        >>> list(_repeating(pa.field("b", pa.list_(pa.float16()))))
+        []
+    """
+    listed = pa.types.is_list(field.type)
+    kind = field.type.value_type if listed else field.type
+    if not pa.types.is_floating(kind):
+        yield f"{field.name}.list.element" if listed else field.name
 
 
 def _schema_digest(schema: pa.Schema) -> str:

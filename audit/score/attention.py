@@ -6,6 +6,9 @@ null in the tables and is counted there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +19,9 @@ TIED = 2e-6
 
 # Where the grid leaves less than this between chance and its best, it cannot resolve the object.
 LEAST_ROOM = 0.05
+
+# More pixels than this are not looked at one by one.
+_MOST_LOOKUPS = 2**22
 
 # Histogram cells of a normalised map, for the pixel average precision of a whole split.
 HISTOGRAM_BINS = 256
@@ -123,7 +129,7 @@ def pointing_hit(
 
     Args:
         upsampled: N×H×W.
-        mask: bool, N×H×W.
+        mask: bool (or 0 and 1), N×H×W.
         tolerance: Radius of the disc around the peak, in pixels.
         known: bool, N×H×W; the peak is sought among these pixels. ``None`` for all.
 
@@ -139,11 +145,16 @@ def pointing_hit(
         tensor([0.])
     """
     if known is not None:
-        upsampled = torch.where(known, upsampled, -torch.inf)
-    top = upsampled.amax(dim=(1, 2), keepdim=True)
-    peaks = (upsampled >= top - TIED * top.abs()) & (upsampled > -torch.inf)
-    hits = (peaks & _grow(mask, tolerance)).sum(dim=(1, 2))
-    return _ratio(hits.to(upsampled.dtype), peaks.sum(dim=(1, 2)).to(upsampled.dtype))
+        upsampled = upsampled.masked_fill(~known, -torch.inf)
+    highest = upsampled.amax(dim=2)
+    top = highest.amax(dim=1, keepdim=True)
+    least = top - TIED * top.abs()
+    if upsampled.device.type == "cpu":
+        hits, found = _near_peaks(upsampled, highest, least, mask, tolerance)
+    else:
+        peaks = (upsampled >= least[:, :, None]) & (upsampled > -torch.inf)
+        hits, found = (peaks & _grow(mask, tolerance)).sum(dim=(1, 2)), peaks.sum(dim=(1, 2))
+    return _ratio(hits.to(upsampled.dtype), found.to(upsampled.dtype))
 
 
 def rank_accuracy(upsampled: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
@@ -151,7 +162,7 @@ def rank_accuracy(upsampled: Tensor, mask: Tensor, known: Tensor | None = None) 
 
     Args:
         upsampled: N×H×W, not negative.
-        mask: bool, N×H×W.
+        mask: bool (or 0 and 1), N×H×W.
         known: bool, N×H×W; other pixels take no part. ``None`` for all.
 
     Returns:
@@ -166,18 +177,21 @@ def rank_accuracy(upsampled: Tensor, mask: Tensor, known: Tensor | None = None) 
         tensor([0.7500])
     """
     if known is not None:
-        upsampled = torch.where(known, upsampled, -upsampled.amax(dim=(1, 2), keepdim=True) - 1)
-    values, inside = upsampled.flatten(1), mask.flatten(1)
+        lowest = -upsampled.amax(dim=(1, 2), keepdim=True) - 1
+        upsampled = torch.where(known, upsampled, lowest)
+    values, inside = upsampled.flatten(1), _as_float(mask).flatten(1)
     size = inside.sum(dim=1)
-    ordered = values.sort(dim=1, descending=True).values
-    threshold = ordered.gather(1, (size - 1).clamp_min(0)[:, None])
+    last = values.shape[1] - 1
+    place = (last + 1 - size.long()).clamp(0, last)[:, None]
+    threshold = _sorted(values).gather(1, place)
     apart = TIED * values.amax(dim=1, keepdim=True)
-    above = values > threshold + apart
-    tied = ~above & (values >= threshold - apart)
-    certain = (above & inside).sum(dim=1)
-    open_places = size - above.sum(dim=1)
-    chance = _ratio((tied & inside).sum(dim=1).float(), tied.sum(dim=1).float())
-    return _ratio(certain + open_places * chance, size.float())
+    above = _compared(torch.gt, values, threshold + apart)
+    reached = _compared(torch.ge, values, threshold - apart)
+    above_count, reached_count = above.sum(dim=1), reached.sum(dim=1)
+    certain = above.mul_(inside).sum(dim=1)
+    tied_inside = reached.mul_(inside).sum(dim=1) - certain
+    chance = _ratio(tied_inside, reached_count - above_count)
+    return _ratio(certain + (size - above_count) * chance, size)
 
 
 def iou_at_half(upsampled: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
@@ -185,7 +199,7 @@ def iou_at_half(upsampled: Tensor, mask: Tensor, known: Tensor | None = None) ->
 
     Args:
         upsampled: N×H×W, not negative.
-        mask: bool, N×H×W.
+        mask: bool (or 0 and 1), N×H×W.
         known: bool, N×H×W; other pixels take no part. ``None`` for all.
 
     Returns:
@@ -198,15 +212,15 @@ def iou_at_half(upsampled: Tensor, mask: Tensor, known: Tensor | None = None) ->
         >>> iou_at_half(torch.tensor([[[4.0, 3.0, 1.0]]]), torch.tensor([[[True, False, False]]]))
         tensor([0.5000])
     """
-    peak = upsampled.amax(dim=(1, 2), keepdim=True)
-    lit = upsampled >= (0.5 - TIED) * peak
+    values, inside = upsampled.flatten(1), _as_float(mask).flatten(1)
+    peak = values.amax(dim=1, keepdim=True)
+    lit = _compared(torch.ge, values, (0.5 - TIED) * peak)
     if known is not None:
-        lit = lit & known
-    overlap = _ratio(
-        (lit & mask).sum(dim=(1, 2)).to(upsampled.dtype),
-        (lit | mask).sum(dim=(1, 2)).to(upsampled.dtype),
-    )
-    return torch.where(peak[:, 0, 0] > 0, overlap, torch.nan)
+        lit *= known.flatten(1)
+    count = lit.sum(dim=1)
+    shared = lit.mul_(inside).sum(dim=1)
+    overlap = _ratio(shared, count + inside.sum(dim=1) - shared)
+    return torch.where(peak[:, 0] > 0, overlap, torch.nan)
 
 
 def focus(positive: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,26 +253,91 @@ def pixel_histogram(
 
     Args:
         upsampled: N×H×W, not negative.
-        mask: bool, N×H×W.
+        mask: bool (or 0 and 1), N×H×W.
         use: bool, N; other samples are left out.
         known: bool, N×H×W; other pixels are left out. ``None`` for all.
 
     Returns:
         int64, 2×256: background and object counts by ``floor(256·L/max L)``.
     """
-    peak = upsampled.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(upsampled.dtype).tiny)
-    level = (upsampled / peak * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1)
-    place = level + HISTOGRAM_BINS * mask.long()
-    place = place[use] if known is None else place[use[:, None, None] & known]
-    return torch.bincount(place.flatten(), minlength=2 * HISTOGRAM_BINS).view(2, HISTOGRAM_BINS)
+    values, bins = upsampled.flatten(1), HISTOGRAM_BINS
+    peak = values.amax(dim=1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+    level = (values / peak).mul_(bins).clamp_(0, bins - 1).floor_()
+    level.add_(_as_float(mask).flatten(1), alpha=bins)
+    # What is left out is counted apart; NaN is among it.
+    level.masked_fill_(~use[:, None], 2 * bins)
+    if known is not None:
+        level.masked_fill_(~known.flatten(1), 2 * bins)
+    counted = torch.bincount(level.to(torch.int16).flatten(), minlength=2 * bins + 1)
+    return counted[: 2 * bins].view(2, bins)
+
+
+def _as_float(mask: Tensor) -> Tensor:
+    """0 and 1 for a mask that may be bool: sums of float32 are many times faster on a CPU."""
+    return mask if mask.is_floating_point() else mask.float()
+
+
+def _compared(compare: Callable[..., Tensor], values: Tensor, bound: Tensor) -> Tensor:
+    """1 where the comparison holds, as floats; they are written as such at once."""
+    return compare(values, bound, out=torch.empty_like(values))
 
 
 def _grow(mask: Tensor, radius: int) -> Tensor:
-    """All pixels within a distance of the mask."""
-    along = torch.arange(-radius, radius + 1, device=mask.device)
-    disc = (along[:, None] ** 2 + along[None, :] ** 2 <= radius**2).float()
-    touched = F.conv2d(mask[:, None].float(), disc[None, None], padding=radius)
-    return touched[:, 0] > 0.5
+    """All pixels within a distance of the mask, bool N×H×W."""
+    disc = _disc(radius, mask.device).float()
+    return F.conv2d(_as_float(mask)[:, None], disc[None, None], padding=radius)[:, 0] > 0.5
+
+
+def _disc(radius: int, device: torch.device) -> Tensor:
+    along = torch.arange(-radius, radius + 1, device=device)
+    return along[:, None] ** 2 + along[None, :] ** 2 <= radius**2
+
+
+def _near_peaks(
+    values: Tensor, highest: Tensor, least: Tensor, mask: Tensor, radius: int
+) -> tuple[Tensor, Tensor]:
+    """How many pixels of at least a value lie near the mask, and how many there are, N each.
+
+    Args:
+        values: N×H×W.
+        highest: Of each row of pixels, N×H.
+        least: What counts, N×1.
+        mask: N×H×W.
+        radius: What is near.
+    """
+    # Peaks lie in few rows of pixels: only these are looked through.
+    sample, row = ((highest >= least) & (highest > -torch.inf)).nonzero().unbind(dim=1)
+    lines = values[sample, row]
+    line, column = ((lines >= least[sample]) & (lines > -torch.inf)).nonzero().unbind(dim=1)
+    sample, row = sample[line], row[line]
+    found = torch.bincount(sample, minlength=len(values))
+    disc = _disc(radius, mask.device)
+    if len(line) * int(disc.sum()) > _MOST_LOOKUPS:
+        near = _grow(mask, radius)[sample, row, column]
+    else:
+        near = _looked_around(mask, sample, row, column, disc)
+    return torch.bincount(sample, weights=near.double(), minlength=len(values)), found
+
+
+def _looked_around(
+    mask: Tensor, sample: Tensor, row: Tensor, column: Tensor, disc: Tensor
+) -> Tensor:
+    """Whether there is mask on a disc around pixels, bool, one for each."""
+    height, width = mask.shape[1:]
+    down, along = disc.nonzero().sub_(disc.shape[0] // 2).unbind(dim=1)
+    rows, columns = row[:, None] + down, column[:, None] + along
+    within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    place = rows.clamp_(0, height - 1).mul_(width).add_(columns.clamp_(0, width - 1))
+    found = mask.flatten()[place.add_(sample[:, None] * (height * width))]
+    return ((found > 0.5 if found.is_floating_point() else found) & within).any(dim=1)
+
+
+def _sorted(values: Tensor) -> Tensor:
+    """Each row in ascending order."""
+    if values.device.type == "cpu":
+        # NumPy sorts by vector instructions, many times faster than torch does.
+        return torch.from_numpy(np.sort(values.numpy(), axis=1))
+    return values.sort(dim=1).values
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from torch.func import functional_call, jvp, vmap
 torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
 
 _REGIONS = ("object", "near", "far")
+# Contributions that differ by less, in logits, are rounding.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,45 @@ class Contributions:
     def background(self) -> Tensor:
         """Near and far together."""
         return self.near + self.far
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supplied:
+    """What regions supply to two classes of each sample, and which class each points to.
+
+    Attributes:
+        target: To the centred logit of the target from object, near, far and unknown, N×4.
+        alt: To that of another class from object, near and far, N×3; of any where there is none.
+        bias: What the head's biases supply to the target, N.
+        residual: What is left of it unexplained, N.
+        object_pred: Class with the largest contribution from the object, int64 N; -1 where the
+            object supplies nothing to any.
+        background_pred: Likewise from near and far together.
+    """
+
+    target: Tensor
+    alt: Tensor
+    bias: Tensor
+    residual: Tensor
+    object_pred: Tensor
+    background_pred: Tensor
+
+
+def pointed_to(supplied: Tensor) -> Tensor:
+    """The class with the largest contribution.
+
+    Args:
+        supplied: N×K.
+
+    Returns:
+        int64, N; -1 where a region supplies nothing to any.
+
+    Example:
+        >>> pointed_to(torch.tensor([[1.0, 2.0], [0.0, 0.0]])).tolist()
+        [1, -1]
+    """
+    silent = supplied.amax(dim=1) - supplied.amin(dim=1) <= _NOTHING
+    return supplied.argmax(dim=1).masked_fill_(silent, -1)
 
 
 def load_forward_mode() -> None:
@@ -130,6 +171,62 @@ def contributions(
         bias=bias,
         residual=centred - parts.sum(dim=0) - bias,
     )
+
+
+def object_and_background(
+    head: nn.Module,
+    features: Tensor,
+    cell_weights: Tensor,
+    *,
+    biases: Mapping[str, Tensor],
+    rest: tuple[Tensor, ...] = (),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the object, the background and the head's biases supply to all centred logits.
+
+    As :func:`contributions` does it, with near and far background together: three derivatives in
+    one pass. What near and far supply to single classes follows from those classes' gradients.
+
+    Args:
+        head: As in :func:`contributions`.
+        features: ``A``, N×C×h×w.
+        cell_weights: Of the regions object, near and far, 3×N×h×w (more are not read).
+        biases: As in :func:`contributions`.
+        rest: Likewise.
+
+    Returns:
+        Three times N×K.
+
+    Example:
+        >>> head = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+        >>> head[1].weight.data = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+        >>> cells = torch.tensor([[[[1.0, 0.0]]], [[[0.0, 0.0]]], [[[0.0, 1.0]]]])
+        >>> parts = object_and_background(head, torch.tensor([[[[3.0, 5.0]]]]), cells, biases={})
+        >>> [part.tolist() for part in parts]
+        [[[1.5, -1.5]], [[2.5, -2.5]], [[0.0, 0.0]]]
+    """
+    regions = torch.stack([cell_weights[0], cell_weights[1] + cell_weights[2]])
+    tangents = regions[:, :, None] * features
+    held = {**dict(head.named_parameters()), **dict(head.named_buffers())}
+    values = {name: held[name].detach() for name in biases}
+    if not values:
+        found = vmap(lambda t: jvp(lambda a: head(a, *rest), (features,), (t,))[1])(tangents)
+        return (*centre(found).unbind(dim=0), torch.zeros_like(found[0]))
+
+    def moved(cells: Tensor, added: dict[str, Tensor]) -> Tensor:
+        def of(a: Tensor, changed: dict[str, Tensor]) -> Tensor:
+            return functional_call(head, changed, (a, *rest))
+
+        return jvp(of, (features, values), (cells, added))[1]
+
+    tangents = torch.cat([tangents, torch.zeros_like(tangents[:1])])
+    directions = {name: _last_of_three(tangent) for name, tangent in biases.items()}
+    first, second, third = centre(vmap(moved)(tangents, directions)).unbind(dim=0)
+    return first, second, third
+
+
+def _last_of_three(tangent: Tensor) -> Tensor:
+    nothing = torch.zeros_like(tangent)
+    return torch.stack([nothing, nothing, tangent])
 
 
 def target_evidence(

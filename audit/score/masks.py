@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -95,15 +96,33 @@ class Masks:
             },
         )
 
-    @property
+    @cached_property
     def inside(self) -> Tensor:
         """Pixels that are object, bool N×H×W."""
         return self.main >= 0.5
 
-    @property
+    @cached_property
+    def indicator(self) -> Tensor:
+        """The same as 0 and 1, float32."""
+        return torch.ge(self.main, 0.5, out=torch.empty_like(self.main))
+
+    @cached_property
     def known(self) -> Tensor | None:
         """Pixels that are object or background, bool N×H×W; ``None`` for all."""
         return None if self.unknown is None else self.unknown < 0.5
+
+    @cached_property
+    def has_object(self) -> Tensor:
+        """Whether any pixel is object, bool N."""
+        return self.indicator.sum(dim=(1, 2)) > 0
+
+    @cached_property
+    def has_background(self) -> Tensor:
+        """Whether any known pixel is not object, bool N."""
+        taken = self.indicator
+        if self.known is not None:
+            taken = torch.maximum(taken, (~self.known).to(taken.dtype))
+        return taken.sum(dim=(1, 2)) < taken.shape[1] * taken.shape[2]
 
     @property
     def area(self) -> Tensor:
@@ -205,6 +224,10 @@ class CellMasker:
         self._fine = (grid[0] * self._steps, grid[1] * self._steps)
         self._from_pixels = Resampler.between(image, grid, device)
         self._from_fine = Resampler.between(self._fine, grid, device)
+        self._averaging = tuple(
+            _averaging_matrix(pixels, cells).to(device)
+            for pixels, cells in zip(image, self._fine, strict=True)
+        )
 
     @property
     def weight(self) -> Tensor:
@@ -214,6 +237,10 @@ class CellMasker:
     def to_grid(self, mask: Tensor) -> Tensor:
         """One mask N×H×W as N×h×w."""
         return self._from_pixels.to_grid(mask)
+
+    def to_image(self, maps: Tensor) -> Tensor:
+        """Maps N×h×w upsampled to N×H×W."""
+        return self._from_pixels.to_image(maps)
 
     def __call__(self, masks: Masks) -> CellMasks:
         """All masks on the grid.
@@ -257,7 +284,13 @@ class CellMasker:
     def _shrunk(self, mask: Tensor) -> Tensor:
         if tuple(mask.shape[-2:]) == self._fine:
             return mask
-        return F.interpolate(mask[:, None], size=self._fine, mode="area")[:, 0]
+        down, along = self._averaging
+        return down @ (mask @ along.T)
+
+
+def _averaging_matrix(pixels: int, cells: int) -> Tensor:
+    """Takes the mean of the pixels of each cell along an axis, cells×pixels."""
+    return F.adaptive_avg_pool1d(torch.eye(pixels), cells).T.contiguous()
 
 
 def _eroded(mask: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -284,20 +317,18 @@ def _grown_by_square(mask: Tensor) -> Tensor:
 
 def _widened(mask: Tensor, axis: int) -> Tensor:
     """The larger of each pixel and its two neighbours along an axis."""
-    grown = mask.clone()
-    length = mask.shape[axis] - 1
-    lower, upper = mask.narrow(axis, 0, length), mask.narrow(axis, 1, length)
-    one, other = grown.narrow(axis, 1, length), grown.narrow(axis, 0, length)
-    torch.maximum(one, lower, out=one)
-    torch.maximum(other, upper, out=other)
-    return grown
+    length = mask.shape[axis]
+    first, last = mask.narrow(axis, 0, 1), mask.narrow(axis, length - 1, 1)
+    before = torch.cat([first, mask.narrow(axis, 0, length - 1)], dim=axis)
+    after = torch.cat([mask.narrow(axis, 1, length - 1), last], dim=axis)
+    return torch.maximum(mask, torch.maximum(before, after))
 
 
 def border_touch(inside: Tensor) -> Tensor:
     """How much of the image's border is object.
 
     Args:
-        inside: bool, N×H×W.
+        inside: bool (or 0 and 1), N×H×W.
 
     Returns:
         In [0, 1], N.
@@ -306,9 +337,10 @@ def border_touch(inside: Tensor) -> Tensor:
         >>> border_touch(torch.tensor([[[1, 1, 1], [0, 1, 0], [0, 0, 0]]]).bool())
         tensor([0.3750])
     """
-    ring = torch.ones(inside.shape[-2:], dtype=torch.bool, device=inside.device)
-    ring[1:-1, 1:-1] = False
-    return inside[:, ring].float().mean(dim=1)
+    height, width = inside.shape[-2:]
+    across = inside[:, [0, -1] if height > 1 else [0]].float().sum(dim=(1, 2))
+    down = inside[:, 1:-1, [0, -1] if width > 1 else [0]].float().sum(dim=(1, 2))
+    return (across + down) / (height * width - max(0, height - 2) * max(0, width - 2))
 
 
 def overlap(one: Tensor, other: Tensor) -> Tensor:

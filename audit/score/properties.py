@@ -70,7 +70,7 @@ def image_properties(images: Tensor, readable: Tensor | None = None) -> dict[str
     found = {
         "brightness": LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue,
         "contrast": variance.sqrt() / 255,
-        "saturation": _saturation(pixels),
+        "saturation": _saturation(images),
         "red_green": red - green,
         "yellow_blue": (red + green) / 2 - blue,
         "sharpness": _sharpness(centred, variance),
@@ -118,12 +118,12 @@ def _luma(pixels: Tensor) -> Tensor:
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
-def _saturation(pixels: Tensor) -> Tensor:
-    red, green, blue = pixels.unbind(dim=1)
+def _saturation(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(dim=1)
     high = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
     # Pixels are whole numbers, so that only black is below 1.
-    return ((high - low) / high.clamp_min(1)).mean(dim=(1, 2))
+    return (high - low).float().div_(high.clamp_min(1)).mean(dim=(1, 2))
 
 
 def _sharpness(centred: Tensor, variance: Tensor) -> Tensor:
@@ -135,8 +135,8 @@ def _sharpness(centred: Tensor, variance: Tensor) -> Tensor:
     laplacian += centred[:, 1:-1, :-2]
     laplacian += centred[:, 1:-1, 2:]
     laplacian.sub_(inner, alpha=4)
-    mean = laplacian.mean(dim=(1, 2), keepdim=True)
-    detail = (laplacian - mean).square().mean(dim=(1, 2))
+    laplacian -= laplacian.mean(dim=(1, 2), keepdim=True)
+    detail = laplacian.square_().mean(dim=(1, 2))
     sharp = (detail / (_WHITE_NOISE * variance)).sqrt()
     return torch.where(variance >= LEAST_SPREAD**2, sharp, torch.nan)
 
@@ -144,10 +144,9 @@ def _sharpness(centred: Tensor, variance: Tensor) -> Tensor:
 def _entropy(luma: Tensor) -> Tensor:
     count, levels = len(luma), ENTROPY_LEVELS
     # Rounded first: a luma of 8.0 must not fall below 8 for its last digit.
-    level = luma.round().mul_(levels / 256).to(torch.int64).flatten(1)
-    level += torch.arange(count, device=luma.device)[:, None] * levels
-    found = torch.zeros(count * levels, device=luma.device, dtype=torch.int32)
-    found.scatter_add_(0, level.flatten(), found.new_ones(1).expand(level.numel()))
+    level = luma.round().mul_(levels / 256).to(torch.int32).flatten(1)
+    level += torch.arange(count, device=luma.device, dtype=torch.int32)[:, None] * levels
+    found = torch.bincount(level.flatten(), minlength=count * levels)
     p = found.view(count, levels) / level.shape[1]
     return -torch.xlogy(p, p).sum(dim=1) / torch.tensor(2.0, device=luma.device).log()
 

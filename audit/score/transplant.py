@@ -230,10 +230,8 @@ def transplant(
     means = means / amount.clamp_min(_NOTHING)[:, :, None]
     maker = _Composites(head, features, donors, chosen)
     objects = donors.labels[chosen]
-    has_donors = (labels >= 0)[:, None] & (objects != labels[:, None])
-    counted = donors.valid[:, chosen] & has_donors & (amount > _NOTHING)[:, :, None]
+    has_donors, counted = counted_pairs(labels, donors, chosen, amount)
     few = -(-chosen.shape[1] // 2)
-    counted[1:, :, few:] = False
     predictions = torch.full_like(objects, -1).repeat(len(background), 1, 1)
     for number, (weights, mean) in enumerate(zip(background, means, strict=True)):
         tried = chosen if number == 0 else chosen[:, :few]
@@ -248,14 +246,35 @@ def transplant(
         additive = torch.full_like(amount[0], torch.nan)
     else:
         logits = background_logits[:, None] + donors.object_logits[chosen]
-        additive = _rate(logits.argmax(dim=2), labels, counted[0])
+        additive = rate_of(logits.argmax(dim=2), labels, counted[0])
     return Transplants(
         objects=torch.where(has_donors, objects, -1),
         predictions=torch.where(counted, predictions, -1),
-        rate=_rate(predictions, labels, counted),
-        far_rate=_rate(of_far, labels, far_counted),
+        rate=rate_of(predictions, labels, counted),
+        far_rate=rate_of(of_far, labels, far_counted),
         additive_rate=additive,
     )
+
+
+def counted_pairs(
+    labels: Tensor, donors: Donors, chosen: Tensor, amount: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which composites mean something.
+
+    Args:
+        labels: int64, N; -1 where unknown.
+        donors: The donors.
+        chosen: Positions among the donors, N×P.
+        amount: Background that composites are made with, in cells by family, F×N.
+
+    Returns:
+        Where there is a label and a donor of another class, bool N×P; and where there is also a
+        background and the donor an object, bool F×N×P, of further families in the first half alone.
+    """
+    has_donors = (labels >= 0)[:, None] & (donors.labels[chosen] != labels[:, None])
+    counted = donors.valid[:, chosen] & has_donors & (amount > _NOTHING)[:, :, None]
+    counted[1:, :, -(-chosen.shape[1] // 2) :] = False
+    return has_donors, counted
 
 
 class _Composites:
@@ -269,7 +288,7 @@ class _Composites:
         limit = _CALL_BYTES_ON_CPU if features.device.type == "cpu" else _CALL_BYTES
         self._at_once = max(1, min(chosen.shape[1], limit // max(1, features.nbytes)))
         # One place for all donors and composites: to allocate it anew costs more than to fill it.
-        self._room = torch.empty((2, self._at_once, *self.cells.shape), device=features.device)
+        self._room = self.cells.new_empty((2, self._at_once, *self.cells.shape))
 
     def _laid_out(self, features: Tensor) -> Tensor:
         """N×C×h×w, or N×h×w×C."""
@@ -305,7 +324,16 @@ class _Composites:
         return torch.cat(found).T
 
 
-def _rate(predictions: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-    """The share of counted predictions …×N×P that are the label, …×N; NaN for none."""
+def rate_of(predictions: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    """How often the label is predicted.
+
+    Args:
+        predictions: Of composites, …×N×P.
+        labels: int64, N.
+        counted: Which composites mean something, bool …×N×P.
+
+    Returns:
+        The share of those that are predicted as the label, …×N; NaN where there are none.
+    """
     hits = (predictions == labels[:, None]) & counted
     return hits.sum(dim=-1) / counted.sum(dim=-1)

@@ -7,14 +7,11 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from audit.score.contributions import Contributions
+from audit.score.contributions import Supplied
 from audit.score.masks import Family, Masks, border_touch, overlap
 from audit.score.prediction import Prediction
 from audit.score.reason import find_reasons
 from audit.score.transplant import Transplants
-
-# Contributions that differ by less, in logits, are rounding.
-_NOTHING = 1e-6
 
 
 def overlap_of(masks: Masks, family: Family) -> Tensor:
@@ -42,7 +39,7 @@ def mask_columns(masks: Masks) -> dict[str, Tensor]:
     return {
         "object_area": masks.area,
         "unknown_area": unknown if masks.unknown is None else masks.unknown.mean(dim=(1, 2)),
-        "border_touch": border_touch(masks.inside),
+        "border_touch": border_touch(masks.indicator),
     }
 
 
@@ -73,28 +70,22 @@ def prediction_columns(prediction: Prediction, labels: Tensor) -> dict[str, Tens
     }
 
 
-def contribution_columns(
-    parts: Contributions, logits: Tensor, targets: Tensor, alt: Tensor
-) -> dict[str, Tensor]:
-    """What each region supplies to the target and to the other class (-1 for none)."""
-
-    def of(classes: Tensor, values: Tensor) -> Tensor:
-        return values.gather(1, classes.clamp_min(0)[:, None])[:, 0]
-
+def contribution_columns(supplied: Supplied, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """What each region supplies to the target and to the other class."""
     centred = logits - logits.mean(dim=1, keepdim=True)
     return {
-        "target_logit": of(targets, centred),
-        "object_logit": of(targets, parts.object),
-        "near_logit": of(targets, parts.near),
-        "far_logit": of(targets, parts.far),
-        "unknown_logit": of(targets, parts.unknown),
-        "bias_logit": of(targets, parts.bias),
-        "residual_logit": of(targets, parts.residual),
-        "object_pred": _pointed_to(parts.object),
-        "background_pred": _pointed_to(parts.background),
-        "alt_object_logit": of(alt, parts.object),
-        "alt_near_logit": of(alt, parts.near),
-        "alt_far_logit": of(alt, parts.far),
+        "target_logit": centred.gather(1, targets[:, None])[:, 0],
+        "object_logit": supplied.target[:, 0],
+        "near_logit": supplied.target[:, 1],
+        "far_logit": supplied.target[:, 2],
+        "unknown_logit": supplied.target[:, 3],
+        "bias_logit": supplied.bias,
+        "residual_logit": supplied.residual,
+        "object_pred": supplied.object_pred,
+        "background_pred": supplied.background_pred,
+        "alt_object_logit": supplied.alt[:, 0],
+        "alt_near_logit": supplied.alt[:, 1],
+        "alt_far_logit": supplied.alt[:, 2],
     }
 
 
@@ -114,12 +105,6 @@ def transplant_columns(carried: Transplants) -> dict[str, Tensor]:
         "transplant_objects": carried.objects,
         "transplant_predictions": carried.predictions[0],
     }
-
-
-def _pointed_to(supplied: Tensor) -> Tensor:
-    """The class with the largest contribution; -1 where a region supplies nothing to any."""
-    silent = supplied.amax(dim=1) - supplied.amin(dim=1) <= _NOTHING
-    return torch.where(silent, -1, supplied.argmax(dim=1))
 
 
 def scaled(name: str, maps: Tensor) -> dict[str, Tensor]:

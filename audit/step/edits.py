@@ -160,7 +160,7 @@ class EditStep(nn.Module):
             Predictions and the labels' probabilities, N each; -1 and NaN where the edit means
             nothing.
         """
-        logits = self.explainer.network(self.explainer.normalised(pictures))
+        logits = self.explainer.predict(pictures)
         fine = edit.valid & logits.isfinite().all(dim=1)
         chances = logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
         return (

@@ -8,29 +8,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from audit.cam import Method, to_image, top_channels
+from audit.cam import Method, top_channels
 from audit.explaining import Explainer, Explanation
 from audit.score import attention
-from audit.score.channels import channel_logits, far_features
-from audit.score.contributions import (
-    Contributions,
-    contributions,
-    load_forward_mode,
-    regions,
-    target_evidence,
-)
+from audit.score.contributions import load_forward_mode, regions
 from audit.score.faithfulness import Faithfulness, faithfulness
 from audit.score.masks import CellMasker, CellMasks, Masks
+from audit.score.pooled import PooledDonors, PooledHead
 from audit.score.positions import is_kept
 from audit.score.prediction import predict
 from audit.score.properties import image_properties
-from audit.score.transplant import (
-    Donors,
-    Transplants,
-    choose_donors,
-    takes_channels_last,
-    transplant,
-)
+from audit.score.transplant import Donors, Transplants, choose_donors, takes_channels_last
 from audit.step.columns import (
     contribution_columns,
     has_one_side,
@@ -50,6 +38,7 @@ from audit.step.statuses import (
     blank_method,
     settle_status,
 )
+from audit.step.supply import Supply, Transplanting, general_supply, pooled_supply
 
 Target = Literal["predicted", "label"]
 
@@ -105,6 +94,8 @@ class AuditStep(nn.Module):
         self.channels_of_features = explainer.parts.channels
         self.evidence_share = evidence_share
         self.donors: Donors | None = None
+        self._pooled: PooledHead | None = None
+        self._pooled_donors: PooledDonors | None = None
         self._target = target
         self._partners = partners
         self._faithful = faithful
@@ -119,6 +110,10 @@ class AuditStep(nn.Module):
 
     def _place_operators(self, device: torch.device) -> None:
         self._masker = CellMasker(self.image_size, self.grid, device)
+        parts = self.explainer.parts
+        if parts.linear is not None:
+            shape = (parts.channels, *parts.grid)
+            self._pooled = PooledHead.of(self.explainer.head, parts.linear, shape)
         same = self.grid == self.explainer.map_grid
         self._map_masker = (
             self._masker if same else CellMasker(self.image_size, self.explainer.map_grid, device)
@@ -157,7 +152,7 @@ class AuditStep(nn.Module):
             classes: K.
             valid: From :meth:`donor_masks`, F×D.
         """
-        self.donors = Donors.of(
+        donors = Donors.of(
             features,
             grid_masks,
             labels,
@@ -166,6 +161,9 @@ class AuditStep(nn.Module):
             linear=self.explainer.parts.linear,
             channels_last=takes_channels_last(self.explainer.head, features[:2]),
         )
+        self.donors = donors
+        if self._pooled is not None:
+            self._pooled_donors = PooledDonors.of(donors, self._pooled)
 
     @torch.no_grad()
     def forward(
@@ -198,7 +196,11 @@ class AuditStep(nn.Module):
     def _score(
         self, images: Tensor, labels: Tensor, masks: Masks, given: Tensor, index: Tensor
     ) -> StepOutput:
-        found = self.explainer(images, lambda logits: self._targets(logits, labels))
+        found = self.explainer(
+            images,
+            lambda logits: self._targets(logits, labels),
+            evidence=self._pooled is None,
+        )
         prediction = predict(found.logits, labels)
         first, second = found.targets.unbind(dim=1)
         alt = torch.where(first != second, second, -1)
@@ -209,34 +211,30 @@ class AuditStep(nn.Module):
         map_cells = cells if self._map_masker is self._masker else self._map_masker(masks)
         columns: dict[str, Tensor] = {"status": status, "target": first, "alt_target": alt}
         columns |= prediction_columns(prediction, labels)
-        columns |= self._channel_columns(found.features)
         weights = regions(cells.object, cells.unknown)  # 3 (or 4)×N×V×h×w
-        parts = self._parts(found, weights[:, :, 0])
-        evidence = target_evidence(self.explainer.head, found.features, first, found.rest)
-        supplied = weights[:3].flatten(3) @ evidence.sum(dim=1).flatten(1)[:, :, None]
-        supplied = supplied[..., 0]  # 3×N×V
-        columns |= contribution_columns(parts, found.logits, first, alt)
+        supply = self._supply(found, weights, labels, alt, index)
+        supplied = (weights[:3].flatten(3) @ supply.by_cell.flatten(1)[:, :, None])[..., 0]  # 3×N×V
+        columns |= self._channel_columns(found.features, supply.activity)
+        columns |= contribution_columns(supply.regions, found.logits, first)
         columns |= _moved_border(columns, supplied)
         columns |= reason_columns(columns, labels)
-        columns |= self._evidence_columns(found.features, evidence, weights[:, :, 0], index)
-        carried = self._transplants(found, weights, parts, labels, index)
+        columns |= self._evidence_columns(supply, index)
+        carried = supply.carried
         columns |= transplant_columns(carried)
         columns |= mask_columns(masks)
         columns["grid_mask"] = map_cells.object[:, 0].half()
         columns |= image_properties(images, status != CODE["unreadable"])
         blank(columns, status, alt)
 
-        upsampled = to_image(maps[:, 0].clamp_min(0), self.image_size)
+        upsampled = self._map_masker.to_image(maps[:, 0].clamp_min(0))
         columns |= self._method_columns(found, main, upsampled, masks, map_cells, status, alt)
         for method in others:
-            large = to_image(found.maps[method][:, 0].clamp_min(0), self.image_size)
+            large = self._map_masker.to_image(found.maps[method][:, 0].clamp_min(0))
             own = self._method_columns(found, method, large, masks, map_cells, status, alt)
             columns |= {prefix_of(method) + name: values for name, values in own.items()}
         columns |= self._family_columns(found, masks, map_cells, supplied, carried, status)
         usable = (status == CODE["ok"]) | (status == CODE["bad_label"])
-        histogram = attention.pixel_histogram(
-            torch.nan_to_num(upsampled), masks.inside, usable, masks.known
-        )
+        histogram = attention.pixel_histogram(upsampled, masks.indicator, usable, masks.known)
         return StepOutput(columns=columns, histogram=histogram)
 
     def _targets(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -246,27 +244,33 @@ class AuditStep(nn.Module):
         order = [predicted, labelled] if self._target == "predicted" else [labelled, predicted]
         return torch.stack(order, dim=1)
 
-    def _parts(self, found: Explanation, cell_weights: Tensor) -> Contributions:
-        return contributions(
-            self.explainer.head,
-            found.features,
-            found.logits,
-            cell_weights,
-            biases=self.explainer.parts.biases,
-            rest=found.rest,
+    def _supply(
+        self, found: Explanation, weights: Tensor, labels: Tensor, alt: Tensor, index: Tensor
+    ) -> Supply:
+        """What regions and transplants supply, under masks 3 (or 4)×N×V×h×w."""
+        of_families = _of_families(weights.permute(2, 0, 1, 3, 4)).transpose(0, 1)  # …×F×N×h×w
+        transplanting = None
+        # What the head reads beside the features cannot be transplanted with them.
+        if self.donors is not None and not found.rest:
+            transplanting = Transplanting(
+                donors=self.donors,
+                supplied=self._pooled_donors,
+                chosen=choose_donors(index, labels, self.donors, self._partners),
+            )
+        if self._pooled is not None:
+            return pooled_supply(
+                self._pooled, found, of_families, labels, alt, transplanting, self._partners
+            )
+        return general_supply(
+            self.explainer, found, of_families, labels, transplanting, self._partners
         )
 
-    def _evidence_columns(
-        self, features: Tensor, evidence: Tensor, cell_weights: Tensor, index: Tensor
-    ) -> dict[str, Tensor]:
+    def _evidence_columns(self, supply: Supply, index: Tensor) -> dict[str, Tensor]:
         """What each channel supplies, of the samples for which that is kept."""
         kept = is_kept(index, self.evidence_share)
-        supplied = channel_logits(evidence, cell_weights)
-        seen = far_features(features, cell_weights)
-        return {
-            **scaled("channel_logits", torch.where(kept[:, None, None], supplied, torch.nan)),
-            **scaled("far_features", torch.where(kept[:, None], seen, torch.nan)),
-        }
+        supplied = torch.where(kept[:, None, None], supply.by_channel, torch.nan)
+        seen = torch.where(kept[:, None], supply.far_features, torch.nan)
+        return {**scaled("channel_logits", supplied), **scaled("far_features", seen)}
 
     def _family_columns(
         self,
@@ -321,15 +325,14 @@ class AuditStep(nn.Module):
         columns |= self._attention_columns(maps, upsampled, masks, cells)
         columns["alt_background_share"] = 1 - cells.shares(alt_maps.clamp_min(0))[:, 0]
         if self._faithful:
-            scores = faithfulness(
-                self.explainer.network, found.images, upsampled, found.targets[:, 0]
-            )
+            images = self.explainer.normalised(found.pixels)
+            scores = faithfulness(self.explainer.network, images, upsampled, found.targets[:, 0])
             columns |= {field.name: getattr(scores, field.name) for field in fields(Faithfulness)}
         blank_method(columns, status, alt, maps)
         return columns
 
-    def _channel_columns(self, features: Tensor) -> dict[str, Tensor]:
-        numbers, own = top_channels(features, self.explainer.channels)
+    def _channel_columns(self, features: Tensor, activity: Tensor | None) -> dict[str, Tensor]:
+        numbers, own = top_channels(features, self.explainer.channels, activity)
         if own.shape[2:] != self.explainer.map_grid:
             own = nn.functional.interpolate(
                 own, size=self.explainer.map_grid, mode="bilinear", align_corners=False
@@ -339,7 +342,7 @@ class AuditStep(nn.Module):
     def _attention_columns(
         self, maps: Tensor, upsampled: Tensor, masks: Masks, cells: CellMasks
     ) -> dict[str, Tensor]:
-        positive, inside, known = maps.clamp_min(0), masks.inside, masks.known
+        positive, inside, known = maps.clamp_min(0), masks.indicator, masks.known
         # The mask as it is, eroded and dilated.
         shares, areas = cells.shares(positive)[:, :3], cells.areas()[:, :3]
         share, area = shares[:, 0], masks.area
@@ -364,30 +367,6 @@ class AuditStep(nn.Module):
             "focus_entropy": entropy,
             "effective_cells": effective,
         }
-
-    def _transplants(
-        self,
-        found: Explanation,
-        weights: Tensor,
-        parts: Contributions,
-        labels: Tensor,
-        index: Tensor,
-    ) -> Transplants:
-        under = _of_families(weights[:3].permute(2, 0, 1, 3, 4)).transpose(0, 1)  # 3×F×N×h×w
-        # What the head reads beside the features cannot be transplanted with them.
-        if self.donors is None or found.rest:
-            return Transplants.undefined(
-                len(labels), under.shape[1], self._partners, found.features.device
-            )
-        return transplant(
-            self.explainer.head,
-            found.features,
-            under,
-            labels,
-            self.donors,
-            choose_donors(index, labels, self.donors, self._partners),
-            background_logits=parts.background + parts.bias,
-        )
 
 
 def _of_families(by_mask: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def rehearse(step: AuditStep, name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, *step.image_size), generator=generator)
     try:
-        features, *rest = step.explainer.backbone(step.explainer.normalised(images.to(device)))
+        features, *rest = step.explainer.encode(images.to(device))
         logits = step.explainer.head(features, *rest)
         cells = regions(torch.zeros(2, *step.grid, device=device))
         contributions(

@@ -30,14 +30,12 @@ def status_code(name: str) -> int:
 
 def settle_status(given: Tensor, logits: Tensor, maps: Tensor, masks: Masks) -> Tensor:
     """The most severe of what was known and what the batch shows."""
-    inside = masks.inside
-    full = inside if masks.known is None else inside | ~masks.known
     finite = torch.isfinite(logits).all(dim=1) & torch.isfinite(maps).all(dim=2).all(dim=1)
     shown = torch.full_like(given, CODE["ok"])
     for name, applies in (
         ("zero_map", maps.amax(dim=(1, 2)) <= 0),
-        ("full_mask", full.all(dim=2).all(dim=1)),
-        ("empty_mask", ~inside.any(dim=2).any(dim=1)),
+        ("full_mask", ~masks.has_background),
+        ("empty_mask", ~masks.has_object),
         ("nonfinite", ~finite),
     ):
         shown = torch.where(applies, CODE[name], shown)
@@ -121,6 +119,9 @@ def blank_family(
 
 
 def _blank_where(columns: dict[str, Tensor], where: Tensor, names: tuple[str, ...]) -> None:
+    # Most batches have nothing to blank. On other devices asking would cost more than doing it.
+    if where.device.type == "cpu" and not bool(where.any()):
+        return
     for name in names:
         values = columns[name]
         blank = torch.nan if values.is_floating_point() else -1

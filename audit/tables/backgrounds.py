@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from audit.run.columns import Column, table_of
 from audit.tables.channels import Floats, read_channels, unpack
@@ -22,6 +21,7 @@ from audit.tables.grouping import (
     MOST_POINTS,
     find_groups,
 )
+from audit.tables.nulls import adjusted_p
 from audit.tables.power import wilson_interval
 from audit.tables.spuriosity import (
     END_SHARE,
@@ -47,6 +47,11 @@ WORDS: Mapping[str, tuple[str, str]] = {
 }
 # The two whose words are colours.
 COLOURS = ("red_green", "yellow_blue")
+# What is said of the samples of a kind, beside WORDS.
+_OF_KINDS = (
+    "sample_id", "label", "target", "alt_target", "correct", "target_logit", "far_logit",
+    "alt_far_logit", "transplant_rate",
+)  # fmt: skip
 _F64 = pa.float64()
 _ALONE = "the class has one kind of background"
 _FEW = f"fewer than {LEAST_AT_END} samples at either end, or no sample is explained as the class"
@@ -170,6 +175,8 @@ def summarise_backgrounds(
     """
     far = read_far(samples, grid, seed)
     thirds = _thirds(samples)
+    # Rows are taken for each kind; all their columns would be most of the work of small classes.
+    samples = samples[[name for name in (*_OF_KINDS, *WORDS) if name in samples]]
     rows: list[dict[str, object]] = []
     for label, name in enumerate(classes):
         members = np.flatnonzero(far.label == label)
@@ -216,17 +223,23 @@ def _far_area(samples: pd.DataFrame, place: Positions, grid: tuple[int, int]) ->
     if not len(place):
         return np.zeros(0, np.float32)
     masks = np.stack(samples["grid_mask"].iloc[place].tolist()).astype(np.float32)
-    # A border of nothing adds nothing to a maximum.
-    padded = np.pad(masks.reshape(-1, *grid), ((0, 0), (1, 1), (1, 1)))
-    height, width = grid
-    grown = np.maximum.reduce(
-        [
-            padded[:, down : down + height, right : right + width]
-            for down in range(3)
-            for right in range(3)
-        ]
-    )
-    return np.asarray((1 - grown).mean(axis=(1, 2)), np.float32)
+    cells = masks.reshape(-1, *grid)
+    # The largest of a cell and its eight neighbours, first down, then across.
+    for axis in (1, 2):
+        cells = _with_neighbours(cells, axis)
+    return np.asarray((1 - cells).mean(axis=(1, 2)), np.float32)
+
+
+def _with_neighbours(cells: Floats, axis: int) -> Floats:
+    """The largest of each cell and the two beside it along an axis of n×h×w."""
+    grown = cells.copy()
+    before: list[slice] = [slice(None)] * 3
+    after = before.copy()
+    before[axis], after[axis] = slice(None, -1), slice(1, None)
+    one, other = tuple(before), tuple(after)
+    np.maximum(grown[one], cells[other], out=grown[one])
+    np.maximum(grown[other], cells[one], out=grown[other])
+    return grown
 
 
 def _kinds(
@@ -363,7 +376,8 @@ def _adjust(rows: list[dict[str, object]]) -> None:
     tested = {row["label"]: row["spuriosity_p"] for row in rows if "spuriosity_p" in row}
     if not tested:
         return
-    adjusted = dict(zip(tested, false_discovery_control(list(tested.values())), strict=True))
+    p_values = np.array(list(tested.values()), np.float64)
+    adjusted = dict(zip(tested, adjusted_p(p_values).tolist(), strict=True))
     for row in rows:
         row["spuriosity_q"] = adjusted.get(row["label"])
 

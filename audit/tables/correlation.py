@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+
+from audit.tables.separation import ranks_within
 
 # Fewer samples than this say nothing.
 LEAST = 3
@@ -27,7 +28,8 @@ def rank_correlation(first: pd.Series, second: pd.Series) -> float:
     both = first.notna() & second.notna()
     if both.sum() < LEAST:
         return np.nan
-    ranks = [rankdata(values[both].astype(float)) for values in (first, second)]
+    alone = np.zeros(int(both.sum()), np.int64)
+    ranks = [ranks_within(values[both].to_numpy(np.float64), alone) for values in (first, second)]
     one, other = (values - values.mean() for values in ranks)
     spread = float(np.sqrt((one**2).sum() * (other**2).sum()))
     return float((one * other).sum() / spread) if spread > 0 else np.nan

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import stats
 
 from audit.run.columns import Column, table_of
 from audit.run.edit_rows import FILLS
@@ -282,6 +281,9 @@ def _class_row(
     clusters: Ids,
     rng: np.random.Generator,
 ) -> dict[str, object]:
+    # Behind it are hundreds of modules, which a run without edits does not need.
+    from scipy import stats
+
     own = np.nanmean(effects, axis=1)
     ids = np.unique(clusters, return_inverse=True)[1]
     sizes = np.bincount(ids)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtr
-from scipy.stats import false_discovery_control
 
 from audit.tables.power import mean_error
 
@@ -154,8 +153,14 @@ def adjusted_p(p_values: Floats) -> Floats:
     """
     tested = np.isfinite(p_values)
     found = np.full(len(p_values), np.nan)
-    if tested.any():
-        found[tested] = false_discovery_control(p_values[tested], method="bh")
+    known = p_values[tested]
+    order = np.argsort(known, kind="stable")
+    size = len(known)
+    scaled = known[order] * (size / np.arange(1, size + 1))
+    lowest = np.minimum.accumulate(scaled[::-1])[::-1]
+    of_known = np.empty(size)
+    of_known[order] = lowest.clip(0, 1)
+    found[tested] = of_known
     return found
 
 

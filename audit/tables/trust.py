@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from audit.tables.evidence import Transplants
 
@@ -48,6 +47,8 @@ def agreement(
     pixel, feature = pixel[known], feature[known]
     if len(pixel) < _LEAST or np.ptp(pixel) == 0 or np.ptp(feature) == 0:
         return None
+    from scipy import stats
+
     low, high = _interval(feature, pixel, np.random.default_rng((seed, len(pixel))))
     line = stats.linregress(feature, pixel)
     return {
@@ -64,6 +65,8 @@ def agreement(
 
 def _interval(feature: Floats, pixel: Floats, rng: np.random.Generator) -> tuple[float, float]:
     """The rank correlation's 95% percentile interval, by resampling pairs of ranks."""
+    from scipy import stats
+
     ranks = np.stack([stats.rankdata(feature), stats.rankdata(pixel)])
     at_once = max(1, _DRAWS // len(feature))
     found = [
@@ -89,4 +92,6 @@ def _of_classes(evidence: pd.DataFrame) -> float | None:
     rates = both["feature_transplant_rate"], both["pixel_transplant_rate"]
     if len(both) < _LEAST_CLASSES or any(rate.nunique() < 2 for rate in rates):
         return None
+    from scipy import stats
+
     return float(stats.spearmanr(*rates).statistic)

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import stats
 
 from audit.run.columns import Column
 from audit.tables import verdict_words as words
@@ -156,6 +155,10 @@ def chance(evidence: pd.DataFrame, thresholds: Thresholds = THRESHOLDS) -> Float
         >>> bool(chance(pd.DataFrame([row]))[0] < 1e-9)
         True
     """
+    if evidence.empty:
+        return np.zeros(0)
+    from scipy import stats
+
     n = evidence["n"].to_numpy(np.float64)
     decided = np.round(evidence["decided_share"].to_numpy(np.float64) * n)
     elsewhere = evidence["decided_elsewhere"].to_numpy(np.float64, na_value=0.0)

@@ -14,6 +14,7 @@ from typing import Any
 from audit.errors import AuditError
 from audit.telemetry.logs import FACTS, LOGGER, json_lines
 from audit.telemetry.metrics import LAST_SUCCESS, Metrics
+from audit.telemetry.profiling import span
 
 _LOG = logging.getLogger(f"{LOGGER}.run")
 
@@ -162,7 +163,8 @@ class Telemetry:
             message: For people.
         """
         started = time.monotonic()
-        yield
+        with span(name):
+            yield
         seconds = time.monotonic() - started
         self._set("audit_phase_seconds", seconds, phase=name)
         self.event(name, message, seconds=round(seconds, 2))

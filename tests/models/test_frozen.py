@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import jvp
 
-from audit.models import evaluation, plain_kernels
+from audit.models import cut, evaluation, fused_kernels, plain_kernels
+from audit.models.tap import Way
 from tests.models.scripting import scripted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
@@ -190,3 +192,52 @@ def test_plain_kernels_end_with_their_block() -> None:
         raise RuntimeError
     after = torch.backends.mha.get_fastpath_enabled(), torch.backends.cuda.flash_sdp_enabled()
     assert after == before
+
+
+def test_fused_kernels_inside_plain_ones() -> None:
+    q = torch.randn(2, 2, 9, 8)
+    attend = nn.functional.scaled_dot_product_attention
+    with plain_kernels():
+        plain = attend(q, q, q)
+        with fused_kernels():
+            assert not torch.backends.mha.get_fastpath_enabled()
+            assert torch.backends.cuda.flash_sdp_enabled()
+            fused = attend(q, q, q)
+            assert torch.equal(attend(q, q, q), fused)
+            with pytest.raises(NotImplementedError, match="forward AD"):
+                jvp(lambda x: attend(x, x, x), (q,), (q,))
+        # A head may be differentiated again.
+        jvp(lambda x: attend(x, x, x), (q,), (q,))
+        assert not torch.backends.cuda.flash_sdp_enabled()
+    torch.testing.assert_close(fused, plain)
+
+
+class Attending(nn.Module):
+    """Patches, attention by torch's own module, and a pooling; a part of it can be hooked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = self.attention(x, x, x, need_weights=False)[0].transpose(1, 2)
+        return self.last(x.unflatten(2, (4, 4)).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("way", ["graph", "hooks"])
+def test_halves_made_with_plain_kernels_run_with_fused_ones(way: Way) -> None:
+    torch.manual_seed(0)
+    network = Attending().eval()
+    parts = cut(network, (16, 16), way=way)
+    with evaluation(network), plain_kernels(), torch.no_grad():
+        plain = parts.backbone(IMAGES)
+        with fused_kernels():
+            fused = parts.backbone(IMAGES)
+            assert all(map(torch.equal, parts.backbone(IMAGES), fused))
+        assert len(plain) == len(fused) == 1 + parts.rest
+        for ours, theirs in zip(fused, plain, strict=True):
+            torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(parts.head(*fused), network(IMAGES))

@@ -13,16 +13,16 @@ from audit.inputs import open_inputs
 from audit.run import engine
 from audit.run.store import plan_shards
 from audit.score.positions import is_kept
-from audit.work import _open_auditor
+from audit.work import open_worker
 
 LONG = ["channel_logits", "channel_logits_scale", "far_features", "far_features_scale"]
 
 
 def rows_of(out: Path, shard_size: int = 16) -> pd.DataFrame:
     config = load_config(None, {"dataset": "demo", "limit": 40, "masks": "ellipse", "out": out})
-    auditor = _open_auditor(open_inputs(config, None))
+    auditor = open_worker(open_inputs(config, None)).auditor
     shards = plan_shards(40, shard_size)
-    tables = [table for _, table, _ in auditor.run_shards(shards, lambda _: None)]
+    tables = [rows.table()[0] for _, rows in auditor.run_shards(shards, lambda _: None)]
     return pd.concat([table.to_pandas() for table in tables], ignore_index=True)
 
 

@@ -162,3 +162,37 @@ def test_unknown_pixels_take_no_part_by_hand() -> None:
     counts = attention.pixel_histogram(up, mask, torch.tensor([True]), known)
     assert counts.sum() == 3
     assert counts[1].nonzero().flatten().tolist() == [192]
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_peaks_found_one_by_one_are_those_of_the_whole_picture(
+    radius: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(7)
+    # Few values, and so many peaks; one map is the same everywhere.
+    maps = torch.randint(0, 4, (20, 9, 11), generator=generator).float()
+    maps[3] = 2.0
+    masks = torch.rand(20, 9, 11, generator=generator) > 0.9
+    masks[4] = False
+    known = torch.rand(20, 9, 11, generator=generator) > 0.3
+    known[5] = False
+    for seen in (None, known):
+        one_by_one = attention.pointing_hit(maps, masks, radius, seen)
+        with monkeypatch.context() as patch:
+            patch.setattr(attention, "_MOST_LOOKUPS", 0)
+            whole = attention.pointing_hit(maps, masks.float(), radius, seen)
+        torch.testing.assert_close(one_by_one, whole, equal_nan=True)
+        for n in range(20):
+            allowed = torch.ones(9, 11).bool() if seen is None else seen[n]
+            peaks = (
+                (maps[n] == maps[n][allowed].max()) & allowed
+                if allowed.any()
+                else ~maps[n].isfinite()
+            )
+            rows, columns = masks[n].nonzero().unbind(dim=1)
+            near = [
+                bool((((rows - r) ** 2 + (columns - c) ** 2) <= radius**2).any())
+                for r, c in peaks.nonzero().tolist()
+            ]
+            expected = sum(near) / len(near) if near else float("nan")
+            assert one_by_one[n].item() == pytest.approx(expected, nan_ok=True)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+# Points' x and y, in pixels.
+Polygon = Sequence[Sequence[float]]
 
 # Masks up to this side are traced pixel by pixel; larger ones are simplified, by so many pixels.
 EXACT_SIDE = 96
@@ -29,35 +35,45 @@ def outline_path(mask: NDArray[np.bool_], size: tuple[int, int] | None = None) -
     """
     if not mask.any():
         return None
-    scale = np.ones(2) if size is None else np.divide(size[::-1], mask.shape[::-1])
+    across, down = (1.0, 1.0) if size is None else np.divide(size[::-1], mask.shape[::-1]).tolist()
     borders = _borders(mask)
     if max(mask.shape) > EXACT_SIDE:
         borders = [points for points in map(_simplified, borders) if len(points) > 2]
-    return "".join(_polygon(points * scale) for points in borders) or None
+    return "".join(_polygon([(x * across, y * down) for x, y in each]) for each in borders) or None
 
 
-def _borders(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """Polygons through the corners of pixels, each n×2 of x and y."""
+def _borders(mask: NDArray[np.bool_]) -> list[Polygon]:
+    """Polygons through the corners of pixels, each some points' x and y."""
     # At twice the size a contour runs through the outer half of each pixel at the border; the next
     # corner towards the outside is then one division away, for holes too.
-    twice = np.pad(mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1), 2)
+    height, width = mask.shape
+    twice = np.zeros((2 * height + 4, 2 * width + 4), np.uint8)
+    # Of each pixel the four quarters.
+    for down in (2, 3):
+        for right in (2, 3):
+            twice[down : down + 2 * height : 2, right : right + 2 * width : 2] = mask
     contours, _ = cv2.findContours(twice, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    return [_corners((contour[:, 0].astype(np.int64) - 1) // 2) for contour in contours]
+    return [_corners(((contour[:, 0] - 1) // 2).tolist()) for contour in contours]
 
 
-def _corners(points: NDArray[np.int64]) -> NDArray[np.int64]:
+def _corners(points: Polygon) -> Polygon:
     """Without repeated points and points on a straight line."""
-    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
-    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
-    return points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    points = [point for before, point in pairwise([points[-1], *points]) if point != before]
+    around = zip([points[-1], *points], points, [*points[1:], *points[:1]], strict=False)
+    return [
+        here
+        for before, here, after in around
+        if (here[0] - before[0]) * (after[1] - here[1])
+        != (here[1] - before[1]) * (after[0] - here[0])
+    ]
 
 
-def _simplified(points: NDArray[np.int64]) -> NDArray[np.int64]:
-    kept = cv2.approxPolyDP(points.astype(np.int32)[:, None], _SLACK, closed=True)
-    return np.asarray(kept[:, 0], np.int64)
+def _simplified(points: Polygon) -> Polygon:
+    kept = cv2.approxPolyDP(np.array(points, np.int32)[:, None], _SLACK, closed=True)
+    return [(x, y) for x, y in kept[:, 0].tolist()]
 
 
-def _polygon(points: NDArray[np.floating]) -> str:
+def _polygon(points: Polygon) -> str:
     """A closed path with as few characters as may be."""
     x, y = points[0]
     text = [f"M{x:g} {y:g}"]

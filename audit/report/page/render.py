@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, select_autoescape
 
 from audit.files import write_atomically
 from audit.report.language import Language
@@ -68,6 +71,22 @@ def render_page(stored: Stored, data: Mapping[str, Any], language: Language) -> 
     )
 
 
+def _compiled() -> FileSystemBytecodeCache | None:
+    """Where compiled templates are kept: beside them, as Python keeps compiled modules.
+
+    To compile them takes longer than to fill them in.
+    """
+    folder = Path(__file__).parent.parent / "templates" / "__pycache__"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    if sys.dont_write_bytecode or not os.access(folder, os.W_OK):
+        return None
+    # What one version of Jinja has compiled another may not run.
+    return FileSystemBytecodeCache(str(folder), f"jinja-{version('jinja2')}-%s.cache")
+
+
 @cache
 def _templates(language: Language) -> Environment:
     """Templates in a language, compiled once."""
@@ -76,6 +95,7 @@ def _templates(language: Language) -> Environment:
         autoescape=select_autoescape(default=True, default_for_string=True),
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=_compiled(),
     )
     language.install(environment)
     environment.filters |= {"percent": percent, "number": number, "points": points, "width": width}

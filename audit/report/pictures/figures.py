@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from matplotlib.text import Text
 
 from audit.report.phrases import verdict_name
 from audit.report.pictures.fonts import Face, drawable, families
+from audit.report.pictures.png import png_of
 from audit.report.pictures.style import Style
 from audit.report.pictures.tiles import FAINT, INK, missing_letters, wrap
 from audit.report.wording import percent
@@ -203,7 +203,7 @@ class _Page:
     def __init__(self, title: str, lines: Sequence[str], rows: int) -> None:
         self.letters = max(12, min(24, round(480 / max(rows, 1))))
         self.figure = Figure(figsize=(_WIDTH / _DPI, _HEIGHT / _DPI), dpi=_DPI)
-        FigureCanvasAgg(self.figure)
+        self._canvas = FigureCanvasAgg(self.figure)
         top = self._write(title, 36, 14, INK)
         for line in lines:
             for part in wrap(line, _WIDTH - 2 * _MARGIN, Face(22)):
@@ -270,9 +270,8 @@ class _Page:
 
     def png(self) -> bytes:
         """The slide."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-        return buffer.getvalue()
+        self._canvas.draw()
+        return png_of(np.asarray(self._canvas.buffer_rgba())[..., :3])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ _PREFERRED = (
 _LAST_RESORT = "Last Resort"
 # Files that hold several faces.
 _COLLECTIONS = (".ttc", ".otc")
+# Texts whose widths are remembered.
+_WIDTHS = 4096
 # Characters of every Chinese sheet; a font that has them has the others.
 _CHINESE = "类别背景图像样本"
 
@@ -50,7 +52,7 @@ class Face:
 
     def width(self, text: str) -> float:
         """How many pixels a text takes."""
-        return sum(font.getlength(part) for part, font in self._parts(text))
+        return _width(self, text)
 
     def draw(
         self, draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, colour: str
@@ -65,9 +67,10 @@ class Face:
         """
         left, top = corner
         baseline = top + self.sans.getmetrics()[0]
-        for part, font in self._parts(text):
+        parts = self._parts(text)
+        for number, (part, font) in enumerate(parts, 1):
             draw.text((left, baseline), part, colour, font, anchor="ls")
-            left += font.getlength(part)
+            left += font.getlength(part) if number < len(parts) else 0
 
     def fit(self, text: str, width: float) -> str:
         """Cut a text to a width, with an ellipsis where something is missing.
@@ -134,8 +137,16 @@ class Face:
         return [(part, _opened(file, self.size)) for part, file in parts]
 
 
+@lru_cache(_WIDTHS)
+def _width(face: Face, text: str) -> float:
+    # Captions say the same of many samples, and are measured to be cut and again to be placed.
+    return sum(font.getlength(part) for part, font in face._parts(text))
+
+
 def printable(text: str) -> str:
     """A text without characters that control how others are shown."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else _REPLACED for c in text)
 
 

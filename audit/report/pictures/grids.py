@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from audit.files import make_folder, write_atomically
 from audit.report.language import Language
+from audit.report.pictures.drawing import Drawing, drawn
+from audit.report.pictures.rows import Row as SampleRow
+from audit.report.pictures.rows import is_known, rows_by_index
 from audit.report.pictures.style import Style
 from audit.report.pictures.tiles import (
     BAD,
@@ -33,6 +37,8 @@ from audit.report.thumbs import UNKNOWN, picture, silhouette
 from audit.report.wording import percent
 from audit.tables.reading import enlarge_map
 
+# A row of ``thumbs.parquet``.
+Thumb = dict[Any, Any]
 # Tiles of a section of a class's sheet; of the whole split's sheets.
 SHOWN, MOST_SHOWN = 3, 12
 
@@ -68,24 +74,15 @@ def split_meanings(language: Language) -> dict[str, str]:
     }
 
 
-def write_sheets(folder: Path, sheets: Iterable[tuple[str, bytes]]) -> list[str]:
-    """Write sheets, and remove those that were there before.
+def remove_others(folder: Path, names: Sequence[str]) -> None:
+    """Remove the sheets of an earlier report that this one does not have.
 
     Args:
-        folder: The run's folder; sheets go to ``grids/`` in it.
-        sheets: Names and contents.
-
-    Returns:
-        Their names, relative to ``folder``.
+        folder: Where sheets are.
+        names: Of the files that stay.
     """
-    make_folder(folder / "grids")
-    names = []
-    for name, content in sheets:
-        write_atomically(folder / "grids" / name, content)
-        names.append(f"grids/{name}")
-    for stale in set((folder / "grids").glob("*.png")) - {folder / name for name in names}:
-        stale.unlink()
-    return names
+    for stale in {file.name for file in folder.glob("*.png")} - set(names):
+        (folder / stale).unlink()
 
 
 class Grids:
@@ -108,27 +105,52 @@ class Grids:
         style: Style | None = None,
     ) -> None:
         self._style = style or Style()
-        self._samples = samples.set_index("index")
-        self._thumbs = thumbs
+        own = thumbs[thumbs["section"].isin((*CLASS_SECTIONS, *SPLIT_SECTIONS))]
+        self._samples = rows_by_index(samples, own["index"])
+        self._thumbs = own
         self._classes = classes.set_index("label")
         self._grid = grid
 
     def sheets(self) -> Iterator[tuple[str, bytes]]:
         """Names and contents of all sheets."""
-        for _, thumbs in self._of(CLASS_SECTIONS).groupby("label"):
-            label = int(thumbs["label"].iloc[0])
-            yield class_sheet(label, self._name(label)), self._class_sheet(label, thumbs)
-            yield channel_sheet(label, self._name(label)), self._channels(label, thumbs)
-        for section, thumbs in self._of(SPLIT_SECTIONS).groupby("section"):
-            yield f"{section}.png", self._split_sheet(str(section), thumbs)
+        return drawn(self.drawings())
 
-    def _of(self, sections: Sequence[str]) -> pd.DataFrame:
-        return self._thumbs[self._thumbs["section"].isin(sections)]
+    def drawings(self) -> Iterator[Drawing]:
+        """All sheets, still to be drawn; the two of a class share tiles."""
+        for label, thumbs in self._by("label", CLASS_SECTIONS):
+            name = self._name(label)
+            yield Drawing(
+                names=(class_sheet(label, name), channel_sheet(label, name)),
+                draw=partial(self._of_class, label, thumbs),
+            )
+        for section, thumbs in self._by("section", SPLIT_SECTIONS):
+            yield Drawing(
+                names=(f"{section}.png",),
+                draw=partial(self._of_split, section, thumbs),
+            )
+
+    def _by(self, key: str, sections: Sequence[str]) -> Iterator[tuple[Any, list[Thumb]]]:
+        thumbs = self._thumbs[self._thumbs["section"].isin(sections)]
+        for name, own in thumbs.groupby(key):
+            yield name, own.to_dict("records")
+
+    def _of_class(self, label: int, thumbs: list[Thumb]) -> Iterator[bytes]:
+        by_index = {thumb["index"]: thumb for thumb in thumbs}
+
+        @cache
+        def tile(index: int) -> Tile:
+            return self._tile(by_index[index])
+
+        yield self._class_sheet(label, thumbs, tile)
+        yield self._channels(label, thumbs, tile)
+
+    def _of_split(self, section: str, thumbs: list[Thumb]) -> Iterator[bytes]:
+        yield self._split_sheet(section, thumbs)
 
     def _name(self, label: int) -> str:
         return str(self._classes.loc[label, "label_name"])
 
-    def _class_sheet(self, label: int, thumbs: pd.DataFrame) -> bytes:
+    def _class_sheet(self, label: int, thumbs: list[Thumb], tile: Callable[[int], Tile]) -> bytes:
         language, summary = self._style.language, self._classes.loc[label]
         subtitle = language.text(
             "{n} images · accuracy {accuracy} · background share {background_share} · "
@@ -142,14 +164,14 @@ class Grids:
         rows = [
             Row(
                 heading=headings(language)[section],
-                tiles=[self._tile(t) for t in _shown(_in_order(thumbs, section), section)],
+                tiles=[tile(t["index"]) for t in _shown(_in_order(thumbs, section), section)],
             )
             for section in CLASS_SECTIONS
         ]
         title = language.text("Class: {name}").format(name=self._name(label))
         return sheet(title, subtitle, rows, self._legend(), language)
 
-    def _split_sheet(self, section: str, thumbs: pd.DataFrame) -> bytes:
+    def _split_sheet(self, section: str, thumbs: list[Thumb]) -> bytes:
         language = self._style.language
         order = {
             "least_trusted_masks": language.text("The least confident first"),
@@ -176,8 +198,8 @@ class Grids:
             ),
         )
 
-    def _tile(self, thumb: pd.Series) -> Tile:
-        language, sample = self._style.language, self._samples.loc[thumb["index"]]
+    def _tile(self, thumb: Thumb) -> Tile:
+        language, sample = self._style.language, self._samples[thumb["index"]]
         image = picture(thumb["image"])
         mask = silhouette(thumb["mask"])
         inside, unknown = enlarged(mask == 255), enlarged(mask == UNKNOWN)
@@ -198,13 +220,13 @@ class Grids:
             ],
         )
 
-    def _channels(self, label: int, thumbs: pd.DataFrame) -> bytes:
+    def _channels(self, label: int, thumbs: list[Thumb], tile: Callable[[int], Tile]) -> bytes:
         language = self._style.language
         firsts = [_in_order(thumbs, section)[:1] for section in CLASS_SECTIONS]
         rows = [
             Row(
                 heading=headings(language)[str(thumb["section"])],
-                tiles=self._channel_tiles(thumb),
+                tiles=[tile(thumb["index"]), *self._channel_tiles(thumb)],
             )
             for first in firsts
             for thumb in first
@@ -227,12 +249,12 @@ class Grids:
             language,
         )
 
-    def _channel_tiles(self, thumb: pd.Series) -> list[Tile]:
-        sample = self._samples.loc[thumb["index"]]
+    def _channel_tiles(self, thumb: Thumb) -> list[Tile]:
+        sample = self._samples[thumb["index"]]
         image = picture(thumb["image"])
         numbers = sample["top_channels"]
         maps = np.asarray(sample["channel_maps"], np.float32).reshape(len(numbers), -1)
-        tiles = [self._tile(thumb)]
+        tiles = []
         for number, values in zip(numbers, maps, strict=True):
             response = enlarge_map(values, self._grid, image.shape[:2])
             caption = self._style.language.text("channel {number}").format(number=number)
@@ -245,17 +267,17 @@ class Grids:
         return tiles
 
 
-def label_caption(sample: pd.Series, language: Language, colour: str = INK) -> Caption:
+def label_caption(sample: SampleRow, language: Language, colour: str = INK) -> Caption:
     """The labelled class."""
-    name = "–" if pd.isna(sample["label_name"]) else sample["label_name"]
+    name = sample["label_name"] if is_known(sample["label_name"]) else "–"
     return Caption(text=language.text("label: {name}").format(name=name), colour=colour)
 
 
-def model_caption(sample: pd.Series, language: Language) -> Caption:
+def model_caption(sample: SampleRow, language: Language) -> Caption:
     """The predicted class: green where it is right, red where it is wrong."""
-    name = "–" if pd.isna(sample["predicted_name"]) else sample["predicted_name"]
+    name = sample["predicted_name"] if is_known(sample["predicted_name"]) else "–"
     colour = INK
-    if pd.notna(sample["correct"]):
+    if is_known(sample["correct"]):
         colour = GOOD if sample["correct"] else BAD
     return Caption(
         text=language.text("model: {name}").format(name=name),
@@ -264,22 +286,22 @@ def model_caption(sample: pd.Series, language: Language) -> Caption:
     )
 
 
-def id_caption(sample: pd.Series) -> Caption:
+def id_caption(sample: SampleRow) -> Caption:
     """The sample's name."""
     return Caption(text=str(sample["sample_id"]), colour=FAINT, ends=True)
 
 
-def _mask_caption(sample: pd.Series, language: Language) -> Caption:
+def _mask_caption(sample: SampleRow, language: Language) -> Caption:
     area = percent(sample["object_area"])
-    if pd.isna(sample["mask_confidence"]):
-        return Caption(text=language.text("object"), value=area)
-    return Caption(
-        text=language.text("object {area} · mask trust").format(area=area),
-        value=percent(sample["mask_confidence"]),
-    )
+    if is_known(sample["mask_confidence"]):
+        return Caption(
+            text=language.text("object {area} · mask trust").format(area=area),
+            value=percent(sample["mask_confidence"]),
+        )
+    return Caption(text=language.text("object"), value=area)
 
 
-def _with_range(sample: pd.Series, score: str) -> str:
+def _with_range(sample: SampleRow, score: str) -> str:
     """A score, and in brackets what it is with the mask's border moved."""
     low, high = percent(sample[f"{score}_low"]), percent(sample[f"{score}_high"])
     middle = percent(sample[score])
@@ -301,12 +323,13 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name)[:40].strip("-").lower() or "class"
 
 
-def _in_order(thumbs: pd.DataFrame, section: str) -> list[pd.Series]:
-    rows = thumbs[thumbs["section"] == section].sort_values("rank")
-    return [row for _, row in rows.iterrows()]
+def _in_order(thumbs: list[Thumb], section: str) -> list[Thumb]:
+    return sorted(
+        (thumb for thumb in thumbs if thumb["section"] == section), key=lambda thumb: thumb["rank"]
+    )
 
 
-def _shown(thumbs: list[pd.Series], section: str) -> list[pd.Series]:
+def _shown(thumbs: list[Thumb], section: str) -> list[Thumb]:
     """As many as a sheet has room for: of the typical ones those in the middle."""
     first = max(0, (len(thumbs) - SHOWN) // 2) if section == "median" else 0
     return thumbs[first : first + SHOWN]

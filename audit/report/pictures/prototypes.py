@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,17 @@ from numpy.typing import NDArray
 
 from audit.report.language import Language
 from audit.report.phrases import background_in
-from audit.report.pictures.grids import SHOWN, id_caption, label_caption, model_caption, safe_name
+from audit.report.pictures.drawing import Drawing, drawn
+from audit.report.pictures.grids import (
+    SHOWN,
+    Thumb,
+    id_caption,
+    label_caption,
+    model_caption,
+    safe_name,
+)
+from audit.report.pictures.rows import Row as SampleRow
+from audit.report.pictures.rows import rows_by_index
 from audit.report.pictures.style import Style
 from audit.report.pictures.tiles import (
     BAD,
@@ -112,21 +123,42 @@ def background_sheets(
         grid: h and w of the maps.
         style: Colours and language.
 
-    Yields:
+    Returns:
         Names and contents of PNG files.
     """
-    by_index = samples.set_index("index")
-    for section, draw, table in (
-        (BACKGROUND, _kinds_sheet, backgrounds),
-        (CHANNEL, _channels_sheet, channels),
+    return drawn(background_drawings(samples, thumbs, backgrounds, channels, grid, style))
+
+
+def background_drawings(
+    samples: pd.DataFrame,
+    thumbs: pd.DataFrame,
+    backgrounds: pd.DataFrame,
+    channels: pd.DataFrame,
+    grid: tuple[int, int],
+    style: Style | None = None,
+) -> Iterator[Drawing]:
+    """The same sheets, still to be drawn; the arguments are as of :func:`background_sheets`."""
+    shown = thumbs[thumbs["section"].isin((BACKGROUND, CHANNEL))]
+    by_index = rows_by_index(samples, shown["index"])
+    for section, sheet_of, table, file in (
+        (BACKGROUND, _kinds_sheet, backgrounds, background_sheet),
+        (CHANNEL, _channels_sheet, channels, background_channel_sheet),
     ):
-        for _, own in thumbs[thumbs["section"] == section].groupby("label"):
+        key = "label" if section == BACKGROUND else "target"
+        for _, own in shown[shown["section"] == section].groupby("label"):
             label = int(own["label"].iloc[0])
-            key = "label" if section == BACKGROUND else "target"
             rows = table[table[key] == label]
-            name = str(rows[f"{key}_name"].iloc[0])
-            file = background_sheet if section == BACKGROUND else background_channel_sheet
-            yield file(label, name), draw(_Stored(by_index, own, grid, style or Style()), rows)
+            stored = _Stored(by_index, own.to_dict("records"), grid, style or Style())
+            yield Drawing(
+                names=(file(label, str(rows[f"{key}_name"].iloc[0])),),
+                draw=partial(_alone, sheet_of, stored, rows),
+            )
+
+
+def _alone(
+    sheet_of: Callable[[_Stored, pd.DataFrame], bytes], stored: _Stored, rows: pd.DataFrame
+) -> Iterator[bytes]:
+    yield sheet_of(stored, rows)
 
 
 def background_sheet(label: int, name: str) -> str:
@@ -144,21 +176,21 @@ class _Stored:
     """What the tiles of a sheet are drawn from, and how.
 
     Attributes:
-        samples: All rows by index.
+        samples: The rows of those shown by index.
         thumbs: The rows of ``thumbs.parquet`` that belong to the sheet.
         grid: h and w of the maps.
         style: Colours and language.
     """
 
-    samples: pd.DataFrame
-    thumbs: pd.DataFrame
+    samples: Mapping[int, SampleRow]
+    thumbs: Sequence[Thumb]
     grid: tuple[int, int]
     style: Style
 
-    def ranked(self, first: int, count: int) -> list[pd.Series]:
+    def ranked(self, first: int, count: int) -> list[Thumb]:
         """The first thumbs of those with these ranks, as many as a row has room for."""
-        own = self.thumbs[self.thumbs["rank"].between(first, first + count - 1)]
-        return [thumb for _, thumb in own.sort_values("rank")[:SHOWN].iterrows()]
+        own = [thumb for thumb in self.thumbs if first <= thumb["rank"] < first + count]
+        return sorted(own, key=lambda thumb: int(thumb["rank"]))[:SHOWN]
 
     def under_map(self, image: Picture, values: NDArray[np.generic]) -> Picture:
         """A picture under a map."""
@@ -168,7 +200,7 @@ class _Stored:
     @property
     def given(self) -> bool:
         """Whether all masks came with the data."""
-        return bool(self.samples.loc[self.thumbs["index"], "mask_source"].isin(_GIVEN).all())
+        return all(self.samples[t["index"]]["mask_source"] in _GIVEN for t in self.thumbs)
 
 
 def _kinds_sheet(stored: _Stored, kinds: pd.DataFrame) -> bytes:
@@ -215,8 +247,8 @@ def _heading(kind: dict[Any, Any], language: Language) -> str:
     return " · ".join(parts)
 
 
-def _background_tile(stored: _Stored, thumb: pd.Series, label: int) -> Tile:
-    sample, language = stored.samples.loc[thumb["index"]], stored.style.language
+def _background_tile(stored: _Stored, thumb: Thumb, label: int) -> Tile:
+    sample, language = stored.samples[thumb["index"]], stored.style.language
     image, inside, unknown = _opened(thumb)
     hidden = np.where(inside[..., None] > 0, _HIDDEN, fit(image)).astype(np.uint8)
     # The second map of a wrong prediction explains the label.
@@ -273,8 +305,8 @@ def _channels_sheet(stored: _Stored, channels: pd.DataFrame) -> bytes:
     )
 
 
-def _channel_tile(stored: _Stored, thumb: pd.Series, channel: int) -> Tile:
-    sample, language = stored.samples.loc[thumb["index"]], stored.style.language
+def _channel_tile(stored: _Stored, thumb: Thumb, channel: int) -> Tile:
+    sample, language = stored.samples[thumb["index"]], stored.style.language
     image, inside, unknown = _opened(thumb)
     active = list(sample["top_channels"])
     if channel in active:
@@ -282,8 +314,9 @@ def _channel_tile(stored: _Stored, thumb: pd.Series, channel: int) -> Tile:
         values, what = maps[active.index(channel)], language.text("right: the channel's map")
     else:
         values, what = sample["map"], language.text("right: map of all channels")
-    _, logits = unpack(sample.to_frame().T, "channel_logits", np.ones(1, bool))
-    supplied = number(logits[0, 2 * logits.shape[1] // 3 + channel])
+    logits = np.asarray(sample["channel_logits"])
+    far = logits[2 * len(logits) // 3 + channel]
+    supplied = number(np.float32(far) * np.float32(sample["channel_logits_scale"]))
     return Tile(
         pictures=[
             outline(veil(fit(image), unknown), inside),
@@ -298,13 +331,13 @@ def _channel_tile(stored: _Stored, thumb: pd.Series, channel: int) -> Tile:
     )
 
 
-def _opened(thumb: pd.Series) -> tuple[Picture, Picture, Picture]:
+def _opened(thumb: Thumb) -> tuple[Picture, Picture, Picture]:
     """The picture, and at the tile's size what is object and what unknown."""
     mask = silhouette(thumb["mask"])
     return picture(thumb["image"]), enlarged(mask == 255), enlarged(mask == UNKNOWN)
 
 
-def _answer(sample: pd.Series, language: Language) -> list[Caption]:
+def _answer(sample: SampleRow, language: Language) -> list[Caption]:
     """The prediction, and the label where that is another."""
     shown = [model_caption(sample, language)]
     if shown[0].colour == BAD:
