@@ -1,4 +1,4 @@
-"""Confident learning, as in cleanlab, on the few probabilities that rows keep."""
+"""Confident learning (cleanlab) on the few probabilities that rows keep."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Classes = NDArray[np.int64]
 
-# Probabilities held at a time, 32 MB, of which there are a few copies.
+# Probabilities held at a time, 32 MB; cleanlab makes a few copies of them.
 _CELLS = 4_000_000
-# As in cleanlab: no threshold is lower, and what is this much below it reaches it.
-_LEAST_THRESHOLD, _EQUAL = 2e-6, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +49,11 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What confident learning says of labels.
+    """What cleanlab says of labels.
 
     Attributes:
         scores: Self-confidence in [0, 1], low = more likely wrong, N.
-        is_issue: Which labels it calls wrong, as cleanlab does, N.
+        is_issue: Which labels it calls wrong, N.
         thresholds: From which probability on a class is predicted confidently: its mean
             probability over the samples labelled so, K; infinite for a class without any.
     """
@@ -108,37 +106,36 @@ def inspect_labels(predictions: Predictions) -> Inspection:
         Scores and issues in the samples' order.
 
     Source:
-        Northcutt et al. 2021, "Confident Learning", section 3; the same numbers as cleanlab's
-        ``LabelInspector``, whose import takes longer than this.
+        Northcutt et al. 2021, "Confident Learning", section 3; cleanlab's ``LabelInspector``.
     """
+    # sklearn behind it takes most of a second; only the end of a run needs it.
+    from cleanlab.experimental.label_issues_batched import LabelInspector
+
     counts = np.bincount(predictions.labels, minlength=predictions.classes)
-    thresholds = np.full(predictions.classes, np.inf)
-    # A class without samples has no threshold; its predictions are not confident.
+    # cleanlab would count every prediction of a class without samples as confident.
     present = np.flatnonzero(counts)
+    place = np.cumsum(counts > 0) - 1
+    thresholds = np.full(predictions.classes, np.inf)
     if not len(present):
         return Inspection(scores=np.empty(0), is_issue=np.empty(0, bool), thresholds=thresholds)
-    scores = predictions.label_probability.astype(np.float64)
-    by_class = np.split(scores[np.argsort(predictions.labels, kind="stable")], _ends(counts))
-    means = np.array([by_class[label].mean() for label in present])
-    thresholds[present] = np.maximum(means, _LEAST_THRESHOLD)
-    issues = sum(_confidently_others(part, present, thresholds) for part in _batches(predictions))
+    inspector = LabelInspector(num_class=len(present), store_results=False, verbose=False, n_jobs=1)
+    for part in _batches(predictions):
+        inspector.update_confident_thresholds(
+            place[part.labels], spread_probabilities(part)[:, present]
+        )
+    scores = np.concatenate(
+        [
+            inspector.score_label_quality(
+                place[part.labels], spread_probabilities(part)[:, present]
+            )
+            for part in _batches(predictions)
+        ]
+    )
+    thresholds[present] = inspector.get_confident_thresholds()
     is_issue = np.zeros(len(predictions), bool)
-    is_issue[np.argsort(scores, kind="stable")[:issues]] = True
+    is_issue[np.argsort(scores, kind="stable")[: inspector.get_num_issues()]] = True
     is_issue &= predictions.top_classes[:, 0] != predictions.labels
     return Inspection(scores=scores, is_issue=is_issue, thresholds=thresholds)
-
-
-def _ends(counts: Classes) -> Classes:
-    """Where each class but the last ends among samples in the order of classes."""
-    return np.cumsum(counts)[:-1]
-
-
-def _confidently_others(predictions: Predictions, present: Classes, thresholds: Floats) -> int:
-    """For how many samples a class other than the label is predicted confidently."""
-    probabilities = spread_probabilities(predictions)[:, present]
-    best = probabilities.argmax(axis=1)
-    confident = probabilities.max(axis=1) >= thresholds[present][best] - _EQUAL
-    return int((confident & (present[best] != predictions.labels)).sum())
 
 
 def _batches(predictions: Predictions) -> Iterator[Predictions]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.linalg import eigh
 from scipy.spatial.distance import pdist, squareform
 
@@ -159,8 +158,8 @@ def _best_cut(points: Points, least: int) -> tuple[Labels | None, float]:
     best: Labels | None = None
     clear = -np.inf
     tried: set[int] = set()
-    for cut in cut_branches(tree, _BRANCHES):
-        of = _without_small(points, cut, least)
+    for branches in range(2, _BRANCHES + 1):
+        of = _without_small(points, fcluster(tree, branches, "maxclust") - 1, least)
         groups = int(of.max()) + 1
         if groups in tried or not 2 <= groups <= MOST_GROUPS:
             continue
@@ -169,54 +168,6 @@ def _best_cut(points: Points, least: int) -> tuple[Labels | None, float]:
         if found > clear and np.bincount(of).min() >= least:
             best, clear = of, found
     return best, clear
-
-
-def cut_branches(tree: NDArray[np.float64], most: int) -> Iterator[Labels]:
-    """A tree cut into at most 2, 3, … branches.
-
-    The same as ``scipy.cluster.hierarchy.fcluster`` with ``maxclust``, which looks at the whole
-    tree anew for each number.
-
-    Args:
-        tree: From ``linkage``, its heights ascending.
-        most: Branches of the last cut.
-
-    Yields:
-        The branch of each point, numbered as they hang in the tree.
-
-    Example:
-        >>> tree = linkage(np.array([[0.0], [1.0], [5.0], [9.0]]), "ward")
-        >>> [cut.tolist() for cut in cut_branches(tree, 3)]
-        [[0, 0, 1, 1], [0, 0, 1, 2]]
-    """
-    count = len(tree) + 1
-    # A single point is numbered after the branch that it was merged with.
-    alone_first = (tree[:, 0] < count) & (tree[:, 1] >= count)
-    tree = tree.copy()
-    tree[alone_first, :2] = tree[alone_first, 1::-1]
-    hangs = leaves_list(tree)
-    # In the order in which points hang in the tree, each branch is a range.
-    start = {2 * count - 2: 0}
-    size = np.concatenate([np.ones(count), tree[:, 3]]).astype(np.int64)
-    children = tree[:, :2].astype(np.int64)
-    parted = len(tree)
-    for branches in range(2, most + 1):
-        if branches >= count:
-            yield np.arange(count)
-            continue
-        # Merges of one height are undone together or not at all.
-        height = tree[count - branches - 1, 2]
-        stay = int(np.searchsorted(tree[:, 2], height, side="right"))
-        for merge in range(parted - 1, stay - 1, -1):
-            left, right = children[merge].tolist()
-            start[left] = start[count + merge]
-            start[right] = start[left] + int(size[left])
-        parted = min(parted, stay)
-        begins = np.zeros(count, np.int64)
-        begins[list(start.values())] = 1
-        of = np.empty(count, np.int64)
-        of[hangs] = np.cumsum(begins) - 1
-        yield of
 
 
 def _without_small(points: Points, of: Labels, least: int) -> Labels:

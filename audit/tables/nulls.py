@@ -151,16 +151,13 @@ def adjusted_p(p_values: Floats) -> Floats:
         >>> adjusted_p(np.array([0.01, np.nan, 0.04]))
         array([0.02,  nan, 0.04])
     """
+    # scipy.stats takes long to import, and only the end of a run needs it.
+    from scipy.stats import false_discovery_control
+
     tested = np.isfinite(p_values)
     found = np.full(len(p_values), np.nan)
-    known = p_values[tested]
-    order = np.argsort(known, kind="stable")
-    size = len(known)
-    scaled = known[order] * (size / np.arange(1, size + 1))
-    lowest = np.minimum.accumulate(scaled[::-1])[::-1]
-    of_known = np.empty(size)
-    of_known[order] = lowest.clip(0, 1)
-    found[tested] = of_known
+    if tested.any():
+        found[tested] = false_discovery_control(p_values[tested], method="bh")
     return found
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from audit.tables.power import wilson_interval
 
@@ -17,8 +16,6 @@ FOLDS = 5
 # The share of a class at either end of the ranking, and the fewest samples there.
 END_SHARE = 0.2
 LEAST_AT_END = 5
-# Logarithms of chances that are closer than this are equal but for rounding.
-_SAME = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,43 +132,14 @@ def accuracy_gap(evidence: Doubles, correct: NDArray[np.bool_]) -> Gap | None:
     most_low, most_high = wilson_interval(most, count)
     least_low, least_high = wilson_interval(least, count)
     gap = most - least
+    # scipy.stats takes long to import, and only the end of a run needs it.
+    from scipy.stats import fisher_exact
+
+    table = [[right_most, count - right_most], [right_least, count - right_least]]
     return Gap(
         gap=gap,
         low=gap - float(np.hypot(most - most_low, least_high - least)),
         high=gap + float(np.hypot(most_high - most, least - least_low)),
-        p=fisher_p(right_most, right_least, count),
+        p=float(fisher_exact(table).pvalue),
         n=count,
     )
-
-
-def fisher_p(first: int, second: int, count: int) -> float:
-    """Fisher's exact test of two groups of equal size, two-sided.
-
-    Args:
-        first: Successes of the one group.
-        second: Of the other.
-        count: Samples of each.
-
-    Returns:
-        The chance, given the successes of both together, of a table that is no likelier than this.
-
-    Source:
-        Fisher 1935, "The Logic of Inductive Inference".
-
-    Example:
-        >>> round(fisher_p(9, 2, 10), 6), fisher_p(5, 5, 10)
-        (0.005477, 1.0)
-    """
-    both = first + second
-    possible = np.arange(max(0, both - count), min(both, count) + 1, dtype=np.float64)
-    log_chances = _log_choices(count, possible) + _log_choices(count, both - possible)
-    log_chances -= _log_choices(2 * count, np.array(float(both)))
-    # Tables as likely as this one count, whatever is rounded.
-    no_likelier = log_chances <= log_chances[first - int(possible[0])] + _SAME
-    return float(min(1.0, np.exp(log_chances[no_likelier]).sum()))
-
-
-def _log_choices(count: int, chosen: Doubles) -> Doubles:
-    """The logarithm of the number of ways to choose so many of a count."""
-    ways = gammaln(count + 1) - gammaln(chosen + 1) - gammaln(count - chosen + 1)
-    return np.asarray(ways, np.float64)

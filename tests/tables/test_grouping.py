@@ -3,14 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from audit.tables.grouping import (
     LEAST_POINTS,
     MOST_POINTS,
-    cut_branches,
     find_groups,
     nearest_centre,
     principal,
@@ -121,15 +119,3 @@ def test_nearest_centre_by_hand() -> None:
     middle = np.array([[0.0, 0.0], [10.0, 0.0]], np.float32)
     points = np.array([[4.0, 0.0], [6.0, 0.0], [5.0, 0.0]], np.float32)
     assert nearest_centre(points, middle).tolist() == [0, 1, 0]
-
-
-@pytest.mark.parametrize("count", [2, 3, 12, 13, 40])
-@pytest.mark.parametrize("ties", [True, False])
-def test_branches_are_those_of_scipy(count: int, ties: bool) -> None:
-    for seed in range(20):
-        draw = rng(seed)
-        points = draw.integers(0, 3, (count, 2)) if ties else draw.normal(size=(count, 3))
-        tree = linkage(points.astype(float), "ward")
-        for branches, of in zip(range(2, 13), cut_branches(tree, 12), strict=True):
-            expected = fcluster(tree, branches, "maxclust") - 1
-            assert of.tolist() == expected.tolist()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.stats import fisher_exact
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from audit.tables.spuriosity import (
@@ -11,7 +10,6 @@ from audit.tables.spuriosity import (
     accuracy_gap,
     channel_weights,
     crossfitted_evidence,
-    fisher_p,
 )
 
 
@@ -103,14 +101,3 @@ def test_weights_from_the_same_samples_see_a_gap_where_there_is_none() -> None:
     error = np.std(crossed) / np.sqrt(len(crossed))
     assert abs(np.mean(crossed)) < 3 * error
     assert np.mean(own) > 3 * error
-
-
-@pytest.mark.parametrize("count", [5, 10, 40, 200])
-def test_fisher_as_scipy_has_it(count: int) -> None:
-    draw = np.random.default_rng(count)
-    pairs = [(0, 0), (count, count), (0, count), (1, count - 1), *draw.integers(0, count, (30, 2))]
-    for first, second in pairs:
-        table = [[first, count - first], [second, count - second]]
-        assert_allclose(
-            fisher_p(int(first), int(second), count), fisher_exact(table).pvalue, rtol=1e-9
-        )
