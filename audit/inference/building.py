@@ -8,25 +8,35 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx, nn
 
-from audit.inference.folding import Convolution, convolutions, copy_graph, finish, rewrite
+from audit.inference.folding import (
+    Convolution,
+    constant,
+    convolutions,
+    copy_graph,
+    finish,
+    is_hooked,
+    rewrite,
+)
 from audit.inference.packing import pack
 from audit.models.graph import record
-from audit.models.halves import FixedBatch, Front
+from audit.models.halves import FixedBatch, Front, Head
+from audit.products import PackedLinear
 
 # With one convolution only, as in a transformer of patches, another layout gains nothing.
 _CONVOLUTIONAL = 2
 # What passes between two layers shall not leave the caches: bytes for each thread.
 _CACHE_BYTES = 2 * 2**20
 _LEAST_PIECE = 4
+_LINEAR = (nn.functional.linear, torch.ops.aten.linear.default)
 
 
 def rebuilt(
     backbone: nn.Module, change: Callable[[fx.GraphModule], fx.GraphModule]
 ) -> nn.Module | None:
-    """A backbone with another graph inside.
+    """A half of a network with another graph inside.
 
     Args:
-        backbone: Of :class:`audit.models.Cut`.
+        backbone: A half of :class:`audit.models.Cut`.
         change: Gives the other graph; the one given stays as it is.
 
     Returns:
@@ -35,9 +45,9 @@ def rebuilt(
     if isinstance(backbone, FixedBatch):
         inner = rebuilt(backbone.inner, change)
         return None if inner is None else FixedBatch(inner, backbone.size)
-    if isinstance(backbone, Front):
+    if isinstance(backbone, (Front, Head)):
         inner = rebuilt(backbone.inner, change)
-        return None if inner is None else Front(inner, backbone.layout)
+        return None if inner is None else type(backbone)(inner, backbone.layout)
     return change(backbone) if isinstance(backbone, fx.GraphModule) else None
 
 
@@ -116,10 +126,59 @@ def packed(
     shapes = record(copied, images).shapes
     found = list(convolutions(copied))
     pack(copied, [each for each in found if not isinstance(each.padding, str)], shapes, dtype)
-    if dtype != torch.float32:
+    if dtype == torch.float32:
+        pack_linear(copied)
+    else:
         _lower_linear(copied, dtype)
     finish(copied)
     return copied
+
+
+def pack_linear(graph: fx.GraphModule) -> int:
+    """Lay out the weights of linear maps for the CPU at hand.
+
+    Args:
+        graph: Is changed; its modules, which are the network's, are not.
+
+    Returns:
+        How many there were.
+    """
+    count = 0
+    for node in list(graph.graph.nodes):
+        found = _linear_map(graph, node)
+        if found is None:
+            continue
+        given, weight, bias = found
+        name = f"packed_{node.name}"
+        graph.add_submodule(name, PackedLinear(weight, bias))
+        with graph.graph.inserting_before(node):
+            new = graph.graph.call_module(name, (given,))
+        node.replace_all_uses_with(new)
+        graph.graph.erase_node(node)
+        count += 1
+    return count
+
+
+def _linear_map(
+    graph: fx.GraphModule, node: fx.Node
+) -> tuple[fx.Node, Tensor, Tensor | None] | None:
+    """What a linear map of a constant weight is given, its weight and its bias."""
+    if node.op == "call_module":
+        part = graph.get_submodule(str(node.target))
+        plain = type(part) is nn.Linear and not is_hooked(part) and not node.kwargs
+        if not plain or not isinstance(node.args[0], fx.Node):
+            return None
+        return node.args[0], part.weight, part.bias  # type: ignore[return-value]
+    if node.op != "call_function" or node.target not in _LINEAR:
+        return None
+    parts = {**dict(zip(("input", "weight", "bias"), node.args, strict=False)), **node.kwargs}
+    given, weight, bias = (parts.get(name) for name in ("input", "weight", "bias"))
+    constants = [constant(graph, each) for each in (weight, bias)]
+    if not isinstance(given, fx.Node) or constants[0] is None:
+        return None
+    if bias is not None and constants[1] is None:
+        return None
+    return given, constants[0], constants[1]
 
 
 def _lower_linear(graph: fx.GraphModule, dtype: torch.dtype) -> None:

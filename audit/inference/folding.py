@@ -191,7 +191,7 @@ def _convolution(graph: fx.GraphModule, node: fx.Node) -> Convolution | None:
     given = _arguments(node, _CONVOLUTIONS)
     if given is None or given.pop("transposed", False):
         return None
-    weight, bias = (_constant(graph, given.pop(name, None)) for name in ("weight", "bias"))
+    weight, bias = (constant(graph, given.pop(name, None)) for name in ("weight", "bias"))
     if weight is None or weight.dim() != 4 or (bias is None and len(node.all_input_nodes) > 2):
         return None
     options = {name: given[name] for name in ("stride", "padding", "dilation") if name in given}
@@ -212,7 +212,7 @@ def _norm(graph: fx.GraphModule, node: fx.Node, read: fx.Node) -> tuple[Tensor, 
     if given is None or given["input"] is not read or given.get("training", False):
         return None
     names = ("running_mean", "running_var", "weight", "bias")
-    tensors = [_constant(graph, given.get(name)) for name in names]
+    tensors = [constant(graph, given.get(name)) for name in names]
     missing = [given.get(n) for n, t in zip(names, tensors, strict=True) if t is None]
     if any(value is not None for value in missing):
         return None
@@ -257,7 +257,8 @@ def _arguments(node: fx.Node, known: Mapping[Any, tuple[str, ...]]) -> dict[str,
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
-def _constant(graph: fx.GraphModule, value: object) -> Tensor | None:
+def constant(graph: fx.GraphModule, value: object) -> Tensor | None:
+    """The tensor that an argument of a node always is; ``None`` if it is computed."""
     if not isinstance(value, fx.Node) or value.op != "get_attr":
         return None
     held: Any = graph

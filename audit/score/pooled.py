@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audit.products import PackedLinear
 from audit.score.channels import LEAST_FAR
 from audit.score.contributions import Supplied, centre, pointed_to
 from audit.score.transplant import Donors, Transplants, counted_pairs, rate_of
@@ -54,6 +56,10 @@ class PooledHead:
     weight: Tensor
     bias: Tensor
 
+    @cached_property
+    def _product(self) -> PackedLinear:
+        return PackedLinear(self.weight)
+
     @classmethod
     @torch.no_grad()
     def of(cls, head: nn.Module, weight: Tensor, shape: Sequence[int]) -> PooledHead:
@@ -77,7 +83,8 @@ class PooledHead:
         Returns:
             Logits …×K.
         """
-        return (sums @ self.weight.T) / cells
+        supplied: Tensor = self._product(sums / cells)
+        return supplied
 
 
 @dataclass(frozen=True, kw_only=True)
