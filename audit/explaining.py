@@ -106,6 +106,8 @@ class Explainer(nn.Module):
         channels: How many of the most active channels the method ``channels`` averages.
         fast: Makes features where one layer is explained; without it the backbone is computed as
             it is.
+        fast_head: Computes what the head does, where nothing is differentiated; without it the
+            head itself.
 
     Raises:
         UsageError: If a method does not fit the classifier.
@@ -132,12 +134,14 @@ class Explainer(nn.Module):
         smooth: Smooth = "none",
         channels: int = 3,
         fast: FastBackbone | None = None,
+        fast_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         _refuse_unfit(parts, methods)
         self.parts = parts
-        # In a tuple, and so no part of this module: it has weights of its own.
+        # In tuples, and so no parts of this module: they have weights of their own.
         self._fast = (fast,)
+        self._fast_head = (fast_head,)
         self.methods = tuple(methods)
         self.backbone = parts.backbone
         self.head = parts.head
@@ -157,6 +161,10 @@ class Explainer(nn.Module):
         (fast,) = self._fast
         if fast is not None:
             fast.to_device(device)
+        (fast_head,) = self._fast_head
+        if fast_head is not None:
+            fast_head.to(device)
+            move_graphs(fast_head, device)
         linear = self.parts.linear
         biases = {name: tangent.to(device) for name, tangent in self.parts.biases.items()}
         moved = linear.to(device) if linear is not None else None
@@ -173,8 +181,13 @@ class Explainer(nn.Module):
     def as_it_is(self) -> Explainer:
         """The same network, whose features are computed without shortcuts."""
         other = copy.copy(self)
-        other._fast = (None,)
+        other._fast, other._fast_head = (None,), (None,)
         return other
+
+    @property
+    def lean_head(self) -> nn.Module:
+        """The head for passes that nothing differentiates."""
+        return self._fast_head[0] or self.head
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
@@ -196,7 +209,7 @@ class Explainer(nn.Module):
     @torch.no_grad()
     def predict(self, pixels: Tensor) -> Tensor:
         """Logits of pictures: grey levels, uint8 or float, N×3×H×W."""
-        logits: Tensor = self.head(*self.encode(pixels))
+        logits: Tensor = self.lean_head(*self.encode(pixels))
         return logits
 
     def network(self, images: Tensor) -> Tensor:
@@ -257,7 +270,8 @@ class Explainer(nn.Module):
         if fused is None:
             features, *rest = self.encode(pixels)
             if self._closed_form:
-                return _Pass(pixels=pixels, live=self.head(features), leaves=(features,), rest=())
+                live = self.lean_head(features)
+                return _Pass(pixels=pixels, live=live, leaves=(features,), rest=())
             leaf = features.detach().requires_grad_()
             with torch.enable_grad():
                 live = self.head(leaf, *rest)
@@ -388,7 +402,11 @@ class Explainer(nn.Module):
 
 
 def explainer_of(
-    config: AuditConfig, classifier: Classifier, parts: Cut, fast: FastBackbone | None = None
+    config: AuditConfig,
+    classifier: Classifier,
+    parts: Cut,
+    fast: FastBackbone | None = None,
+    fast_head: nn.Module | None = None,
 ) -> Explainer:
     """An explainer as the settings want it.
 
@@ -397,6 +415,7 @@ def explainer_of(
         classifier: Says how its images are normalised.
         parts: The classifier, cut at its target layer.
         fast: Makes its features.
+        fast_head: Computes what its head does.
     """
     return Explainer(
         parts,
@@ -406,6 +425,7 @@ def explainer_of(
         smooth=config.smooth,
         channels=config.channels,
         fast=fast,
+        fast_head=fast_head,
     )
 
 

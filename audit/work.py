@@ -20,7 +20,7 @@ from audit.config import AuditConfig
 from audit.errors import AuditError, UsageError
 from audit.explaining import explainer_of
 from audit.inference.batching import plain_batch_size, probed_batch_size
-from audit.inference.choosing import backbone_of
+from audit.inference.choosing import backbone_of, head_of
 from audit.inputs import Opened
 from audit.run.behind import Behind
 from audit.run.engine import Auditor, ShardRows, evidence_share
@@ -382,7 +382,7 @@ def _open_auditor(opened: Opened, telemetry: Telemetry) -> Auditor:
         device=opened.device,
         tell=telemetry.warn,
     )
-    explainer = explainer_of(config, opened.classifier, opened.parts, fast)
+    explainer = explainer_of(config, opened.classifier, opened.parts, fast, head_of(opened.parts))
     step = AuditStep(
         explainer,
         image_size=opened.split.image_size,

@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 import torch
+from torch import fx, nn
 
 from audit.config import AuditConfig
 from audit.inference.backbone import FastBackbone
-from audit.inference.compiling import Tell, log_warning
+from audit.inference.building import pack_linear, rebuilt
+from audit.inference.compiling import Tell, difference, log_warning
 from audit.inference.deciding import pays_to_compile
-from audit.inference.precision import can_compute, settle_precision
+from audit.inference.folding import copy_graph, finish
+from audit.inference.precision import TOLERANCES, can_compute, settle_precision
 from audit.models import Cut
+
+_PROBES = 8
+
+
+@torch.no_grad()
+def head_of(parts: Cut) -> nn.Module:
+    """The head of a network as fast as the CPU has it, for what is not differentiated.
+
+    Args:
+        parts: The network, cut, on the CPU; stays as it is.
+
+    Returns:
+        A copy with linear maps laid out for the processor, if its logits are the head's; else the
+        head itself. On other devices the copy computes as the head does.
+    """
+    if parts.rest:
+        return parts.head
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn((_PROBES, parts.channels, *parts.grid), generator=generator)
+    try:
+        made = rebuilt(parts.head, _with_packed_linear)
+        if made is None:
+            return parts.head
+        gap = difference(made(features), parts.head(features))
+    except Exception:  # noqa: BLE001  # torch's own operations differ by version
+        return parts.head
+    return made if gap is not None and gap <= TOLERANCES["float32"] else parts.head
+
+
+def _with_packed_linear(graph: fx.GraphModule) -> fx.GraphModule:
+    copied = copy_graph(graph)
+    pack_linear(copied)
+    finish(copied)
+    return copied
 
 
 def backbone_of(

@@ -92,8 +92,9 @@ class PooledDonors:
     """What donors supply to composites under a pooled head.
 
     Attributes:
-        objects: By family, what the donor's object supplies to the centred logits, F×D×K.
-        whole: What all of the donor supplies, D×K.
+        objects: By family, what the donor's object and the head's bias supply to the centred
+            logits, F×D×K.
+        whole: What all of the donor and the bias supply, D×K.
         beside: Of the donor beside its object under the main masks, cell by cell: features
             D×(h·w)×C, or what they supply, D×(h·w)×K, whichever is smaller.
         as_logits: Whether ``beside`` holds what is supplied.
@@ -119,8 +120,8 @@ class PooledDonors:
         beside = (1 - inside[:, 0])[:, :, None] * cells
         as_logits = head.weight.shape[0] < head.weight.shape[1]
         return cls(
-            objects=objects.contiguous(),
-            whole=head.supplied(cells.sum(dim=1), count),
+            objects=objects + head.bias,
+            whole=head.supplied(cells.sum(dim=1), count) + head.bias,
             beside=head.supplied(beside, count) if as_logits else beside,
             as_logits=as_logits,
         )
@@ -315,19 +316,21 @@ def pooled_transplants(
     has_donors, counted = counted_pairs(labels, donors, chosen, amounts)
     few = -(-chosen.shape[1] // 2)
     predictions = torch.full_like(chosen, -1).repeat(len(found.composites), 1, 1)
+    additive = torch.full_like(chosen, -1)
     for number, own in enumerate(found.composites):
         tried = chosen[:, : own.shape[1]]
-        logits = (supplied.objects[number][tried] + head.bias).add_(own)
-        predictions[number, :, : own.shape[1]] = logits.argmax(dim=2)
+        logits = supplied.objects[number][tried]
+        if number == 0:
+            additive = (logits + found.background[:, None]).argmax(dim=2)
+        predictions[number, :, : own.shape[1]] = logits.add_(own).argmax(dim=2)
     of_far = _far_predictions(head, found, flat, supplied, chosen[:, :few])
     far_counted = counted[0, :, :few] & (flat.sum(dim=1) >= LEAST_FAR)[:, None]
-    additive = supplied.objects[0][chosen].add_((found.background + head.bias)[:, None])
     return Transplants(
         objects=torch.where(has_donors, donors.labels[chosen], -1),
         predictions=torch.where(counted, predictions, -1),
         rate=rate_of(predictions, labels, counted),
         far_rate=rate_of(of_far, labels, far_counted),
-        additive_rate=rate_of(additive.argmax(dim=2), labels, counted[0]),
+        additive_rate=rate_of(additive, labels, counted[0]),
     )
 
 
@@ -347,5 +350,5 @@ def _far_predictions(
     )
     if not supplied.as_logits:
         lost = head.supplied(lost, cells)
-    logits = supplied.whole[chosen].add_(found.far).add_(head.bias)
+    logits = supplied.whole[chosen].add_(found.far)
     return logits.sub_(lost.unflatten(0, (count, -1))).argmax(dim=2)

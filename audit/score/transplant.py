@@ -12,10 +12,11 @@ from audit.score.positions import of_other_classes
 
 # Less background than this, in cells, is rounding.
 _NOTHING = 1e-6
-# Composites that go through the head at once. On a CPU larger buffers would leave the cache, and
-# be mapped anew at every call.
+# Composites that go through the head at once. On a CPU larger buffers would leave the cache.
 _CALL_BYTES = 2**28
-_CALL_BYTES_ON_CPU = 2**24
+_CALL_BYTES_ON_CPU = 2**22
+# Libraries compute a batch of one by other routines, which differ in the fifth digit.
+_LEAST_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,9 +287,12 @@ class _Composites:
         self._donors = self._laid_out(donors.features)
         self.cells = self._laid_out(features)
         limit = _CALL_BYTES_ON_CPU if features.device.type == "cpu" else _CALL_BYTES
-        self._at_once = max(1, min(chosen.shape[1], limit // max(1, features.nbytes)))
+        partners = chosen.shape[1]
+        fit = limit // max(1, partners * features[0].nbytes)
+        self._at_once = max(_LEAST_BATCH, min(len(features), fit))
         # One place for all donors and composites: to allocate it anew costs more than to fill it.
-        self._room = self.cells.new_empty((2, self._at_once, *self.cells.shape))
+        count = partners * min(len(features), self._at_once)
+        self._room = self.cells.new_empty((2, count, *self.cells.shape[1:]))
 
     def _laid_out(self, features: Tensor) -> Tensor:
         """N×C×h×w, or N×h×w×C."""
@@ -309,19 +313,20 @@ class _Composites:
 
     def mixed(self, base: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """What the head says of the base with a share N×P×h×w of each chosen donor in it, N×P."""
-        found = []
-        for places, share in zip(
-            chosen.T.split(self._at_once),
-            weights.transpose(0, 1).split(self._at_once),
-            strict=True,
-        ):
-            donors, composites = self._room[:, : len(places)]
-            torch.index_select(self._donors, 0, places.flatten(), out=donors.flatten(0, 1))
-            torch.lerp(base, donors, self._over_channels(share), out=composites)
-            given = composites.flatten(0, 1)
-            logits = self._head(given.permute(0, 3, 1, 2) if self._last else given)
-            found.append(logits.argmax(dim=1).unflatten(0, places.shape))
-        return torch.cat(found).T
+        found = torch.empty_like(chosen)
+        for start in range(0, len(base), self._at_once):
+            # The last piece is no smaller than the others.
+            first = max(0, min(start, len(base) - self._at_once))
+            rows = slice(first, first + self._at_once)
+            places = chosen[rows].T
+            donors, composites = self._room[:, : places.numel()]
+            torch.index_select(self._donors, 0, places.flatten(), out=donors)
+            share = self._over_channels(weights[rows].transpose(0, 1))
+            of_pairs = [part.unflatten(0, places.shape) for part in (donors, composites)]
+            torch.lerp(base[rows], of_pairs[0], share, out=of_pairs[1])
+            logits = self._head(composites.permute(0, 3, 1, 2) if self._last else composites)
+            found[rows] = logits.argmax(dim=1).unflatten(0, places.shape).T
+        return found
 
 
 def rate_of(predictions: Tensor, labels: Tensor, counted: Tensor) -> Tensor:

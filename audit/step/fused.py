@@ -159,7 +159,7 @@ class AuditStep(nn.Module):
             classes,
             valid=valid,
             linear=self.explainer.parts.linear,
-            channels_last=takes_channels_last(self.explainer.head, features[:2]),
+            channels_last=takes_channels_last(self.explainer.lean_head, features[:2]),
         )
         self.donors = donors
         if self._pooled is not None:

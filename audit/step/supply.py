@@ -89,7 +89,7 @@ def general_supply(
     else:
         donors, chosen = transplanting.donors, transplanting.chosen
         carried = transplant(
-            explainer.head, found.features, weights[:_REGIONS], labels, donors, chosen
+            explainer.lean_head, found.features, weights[:_REGIONS], labels, donors, chosen
         )
     return Supply(
         regions=_general_regions(explainer, found, main, by_cell, to_alt.sum(dim=1)),

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from audit.inference import FastBackbone
 from audit.inference.building import piece_size
+from audit.inference.choosing import head_of
 from audit.models import Cut, cut
-from tests.conftest import ARCHITECTURES, random_cut
+from audit.products import PackedLinear
+from tests.conftest import ARCHITECTURES, random_cut, random_model
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -215,3 +217,18 @@ def test_another_image_size_is_made_ready_anew() -> None:
         images = pictures(3, side)
         (found,), (wanted,) = backbone(images), expected(parts, images)
         assert gap(found, wanted) < 1e-5
+
+
+def test_the_head_for_composites_gives_the_heads_logits() -> None:
+    parts = cut(random_model("cnn"), (32, 32))
+    fast = head_of(parts)
+    assert any(isinstance(part, PackedLinear) for part in fast.modules())
+    features = torch.randn(9, parts.channels, *parts.grid)
+    with torch.no_grad():
+        expected, found = parts.head(features), fast(features)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_head_that_is_no_graph_is_left() -> None:
+    parts = cut(random_model("cnn"), (32, 32), way="hooks")
+    assert head_of(parts) is parts.head
