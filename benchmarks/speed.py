@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from benchmarks.bare import PACKED
 from benchmarks.plotting import draw_ratios
 from benchmarks.results import FILE, Row, load
 
@@ -72,15 +73,22 @@ def groups(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
 
 def tell_step(rows: list[Row]) -> str:
     """A line a network, then all ways of each."""
-    head = ("network", "setting", "best bare pass, images/s", "as loaded", "audit",
-            "audit, compiled", "counted floor")  # fmt: skip
+    head = ("network", "setting", "best bare pass, images/s", "as loaded", "best usual way",
+            "audit", "audit over the best usual way", "audit, compiled",
+            "counted floor")  # fmt: skip
     lines = []
     for subject, setting, own in groups(rows):
         by_name = {row.variant: row for row in own}
         timed = [r for r in own if r.ratio is not None and not r.variant.startswith("audit")]
         best = min(timed, key=lambda row: row.seconds or 0)
         floor = max(r.seconds or 0 for r in own if r.variant.startswith("floor,"))
-        cells = [ratio(by_name.get(name)) for name in ("as loaded", "audit", "audit, compiled")]
+        usual = min((row for row in timed if row.variant != PACKED), key=lambda r: r.seconds or 0)
+        audit = by_name.get("audit")
+        over = "" if audit is None else f"{(audit.seconds or 0) / (usual.seconds or 1):.2f}"
+        named = {
+            name: ratio(by_name.get(name)) for name in ("as loaded", "audit", "audit, compiled")
+        }
+        cells = [named["as loaded"], ratio(usual), named["audit"], over, named["audit, compiled"]]
         lines.append(
             (subject, setting, f"{best.variant}: {best.images_per_second:,.0f}", *cells,
              f"{floor / (best.seconds or 1):.2f}")

@@ -81,7 +81,7 @@ def test_the_page_has_a_place_for_every_section(tmp_path: Path) -> None:
     speed.write_page(measured(), page, plot)
     text = page.read_text()
     assert "| resnet20, 32×32 | 256 images at a time, float32, 2 threads | compiled: 100 |" in text
-    assert "| 2.00 | 1.02 |  | 0.50 |" in text
+    assert "| 2.00 | 1.00 | 1.02 | 1.02 |  | 0.50 |" in text
     assert "| captum, by the manual | 2.00 | 2.00 to 2.00 | 50 |" in text
     assert plot.read_text().count("torch-cam") == 2
     # Nothing but what stands between markers changes, and once more changes nothing.
@@ -97,8 +97,10 @@ def test_a_page_without_a_place_is_refused() -> None:
 
 def test_aims_say_whether_they_were_reached() -> None:
     found = {target.what: target for target in targets.targets(measured())}
-    step = found["step, resnet20, 32×32; 256 images at a time, float32, 2 threads"]
-    assert (step.reached, round(step.found, 2)) == (True, 1.02)
+    setting = "resnet20, 32×32; 256 images at a time, float32, 2 threads"
+    for over in ("the best usual pass", "the audit's own bare pass too"):
+        step = found[f"step over {over}, {setting}"]
+        assert (step.reached, round(step.found, 2)) == (True, 1.02)
     assert found["resnet20, 32×32, times as fast as torch-cam CAM, by the manual"].reached
     assert not found["resnet20, 32×32, times as fast as captum, by the manual"].reached
 
