@@ -31,5 +31,5 @@ def describe(classifier: Classifier, parts: Cut, notes: Sequence[str] = ()) -> s
         lines.append(
             "note: the head also reads more than this layer; what that supplies is residual_logit"
         )
-    lines += [f"note: {note}" for note in (*classifier.notes, *notes)]
+    lines += [f"note: {note}" for note in (*classifier.notes, *parts.notes, *notes)]
     return "\n".join(lines)

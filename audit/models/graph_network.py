@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from audit.errors import ModelError
+from audit.models.cancelling import CANCELS, DIRECTIONS, cancel, closed, direction, living
 from audit.models.capture import Captured, NotCapturedError, capture
 from audit.models.graph import (
     UNSETTLED,
     Flow,
+    Record,
     first_half,
     is_passive,
     label,
@@ -46,12 +50,32 @@ class GraphNetwork:
         counts = (len(images),) if fixed else (len(images), len(images) + 1)
         more = torch.cat([images, -images[:1]])
         self._images = images
-        self._records = [record(self._graph, more[:count]) for count in counts]
+        self._records = [record(self._graph, images)]
+        if not fixed:
+            self._records.append(self._recorded(module, more))
         self._counts = (counts[0], counts[-1])
         self._prove(module, more[: counts[-1]])
         self._nodes, self.candidates = self._find_candidates(
             (int(images.shape[2]), int(images.shape[3]))
         )
+
+    def _recorded(self, module: nn.Module, images: Tensor) -> Record:
+        """What a dry run on one image more sees."""
+        try:
+            return record(self._graph, images)
+        except (RuntimeError, ValueError) as error:
+            reason = f"{self.how}: a graph for {len(images) - 1} images only"
+            try:
+                module(images)
+            except (RuntimeError, ValueError):
+                raise ModelError(
+                    "the model's batch size is fixed",
+                    expected="a network that takes any number of images",
+                    found=f"it runs on {len(images) - 1} images and not on {len(images)}",
+                    remedy="export it with a dynamic batch, or say how many images it takes "
+                    "(batch= in Python)",
+                ) from error
+            raise NotCapturedError(reason) from error
 
     def _prove(self, module: nn.Module, images: Tensor) -> None:
         """Control flow that was followed for one image may go elsewhere for another."""
@@ -110,9 +134,48 @@ class GraphNetwork:
         source = self._source(node)
         if source is not None:
             return f"it only pools or rearranges what {plain_name(label(source))} gives", False
-        if not self._alive(node, layer.layout):
+        if node not in self._sensed:
             return "the logits do not depend on most of its cells", False
-        return "", False
+        return (CANCELS if self._sensed[node] else ""), False
+
+    def taking_over(self, cancelling: Layer) -> Layer | None:
+        """The first layer that can be explained in place of one whose products cancel.
+
+        Its own products do not cancel, and all that the cells of the other decide passes through
+        it: what else the head reads carries no more than the tokens before them.
+
+        Args:
+            cancelling: One of the candidates, which everything passes through.
+        """
+        start = self._nodes[cancelling.name]
+        later: dict[fx.Node, tuple[Layer, Layout]] = {}
+        for layer in self.candidates[self.candidates.index(cancelling) + 1 :]:
+            node, layout = self._nodes[layer.name], layer.layout
+            if layout is None or not layer.same_grid(cancelling):
+                continue
+            if self._source(node) is None and self._beside(node)[1] is not None:
+                later[node] = (layer, layout)
+        sensed = self._sense({node: layout for node, (_, layout) in later.items()})
+        fit = [node for node in later if sensed.get(node) is False]
+        whole = self._gates(start, fit, cancelling) if fit else None
+        return None if whole is None else later[whole][0]
+
+    def _gates(self, start: fx.Node, nodes: list[fx.Node], layer: Layer) -> fx.Node | None:
+        """The first node that all ways from a layer's cells to the logits lead through."""
+        assert layer.layout is not None
+        with torch.enable_grad():
+            live = self._images.clone().requires_grad_()
+            seen = record(self._graph, live, frozenset([start, *nodes]))
+            assert seen.output is not None
+            mix = (seen.output * direction(seen.output)).sum()
+            for node in nodes:
+                with closed(seen.tensors[node]):
+                    (past,) = torch.autograd.grad(
+                        mix, seen.tensors[start], retain_graph=True, materialize_grads=True
+                    )
+                if not layer.layout.split(past)[0].any():
+                    return node
+        return None
 
     def _source(self, node: fx.Node) -> fx.Node | None:
         """The candidate that a node only passes on, if it does."""
@@ -140,32 +203,41 @@ class GraphNetwork:
             numbers[earlier] = value
         return tensors, numbers
 
-    def _alive(self, node: fx.Node, layout: Layout) -> bool:
-        gradient = self._gradients.get(node)
-        if gradient is None:
-            return False
-        cells, _ = layout.split(gradient)
-        return float((cells.abs().sum(dim=1) > 0).float().mean()) >= 0.5
-
     @cached_property
-    def _gradients(self) -> dict[fx.Node, Tensor]:
-        """The gradient of a mix of logits at every candidate that all else passes through."""
-        wanted = [
-            self._nodes[layer.name]
-            for layer in self.candidates
-            if layer.layout is not None and not self._beside(self._nodes[layer.name])[0]
-        ]
+    def _sensed(self) -> dict[fx.Node, bool]:
+        """Of the candidates that everything passes through, what :meth:`_sense` finds."""
+        return self._sense(
+            {
+                self._nodes[layer.name]: layer.layout
+                for layer in self.candidates
+                if layer.layout is not None and not self._beside(self._nodes[layer.name])[0]
+            }
+        )
+
+    def _sense(self, layouts: Mapping[fx.Node, Layout]) -> dict[fx.Node, bool]:
+        """The nodes whose cells the logits depend on, and whether the products there cancel."""
         with torch.enable_grad():
             live = self._images.clone().requires_grad_()
-            seen = record(self._graph, live, frozenset(wanted))
-            assert seen.output is not None
-            mix = seen.output * torch.linspace(0.5, 1.5, seen.output.shape[1])
-            # In-place operations after a node may have moved its tensor on; those come out equal.
-            nodes = [node for node in wanted if seen.tensors[node].requires_grad]
-            gradients = torch.autograd.grad(
-                mix.sum(), [seen.tensors[node] for node in nodes], allow_unused=True
+            seen = record(self._graph, live, frozenset(layouts))
+        assert seen.output is not None
+        # In-place operations after a node may have moved its tensor on; those come out equal.
+        tensors = {node: t for node, t in seen.tensors.items() if t.requires_grad}
+        found: dict[fx.Node, bool] = {}
+        for number in range(DIRECTIONS):
+            mix = direction(seen.output, number).expand_as(seen.output)
+            given: tuple[Tensor | None, ...] = torch.autograd.grad(
+                seen.output, list(tensors.values()), mix, retain_graph=True, allow_unused=True
             )
-        return {n: g for n, g in zip(nodes, gradients, strict=True) if g is not None}
+            for (node, tensor), gradient in zip(list(tensors.items()), given, strict=True):
+                if gradient is None:
+                    continue
+                cells, slopes = (layouts[node].split(t)[0] for t in (tensor.detach(), gradient))
+                if number or living(slopes):
+                    found[node] = cancel(cells, slopes)
+            tensors = {node: t for node, t in tensors.items() if found.get(node)}
+            if not tensors:
+                break
+        return found
 
     def parameters_between(self, first: Layer, second: Layer) -> float:
         """The share of the network's parameters that work between two candidates."""

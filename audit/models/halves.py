@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from audit.models.cancelling import CANCELS
 from audit.models.kinds import works_in_place
 from audit.models.layout import Layout
 
@@ -29,6 +30,21 @@ class Layer:
     layout: Layout | None
     reason: str = ""
     bypassed: bool = False
+
+    @property
+    def cancels(self) -> bool:
+        """Whether it is refused because its products with the gradient cancel."""
+        return self.reason == CANCELS
+
+    def same_grid(self, other: Layer) -> bool:
+        """Whether both hold a grid, and the same one.
+
+        Args:
+            other: Another layer of the network.
+        """
+        if self.layout is None or other.layout is None:
+            return False
+        return self.layout.grid == other.layout.grid
 
 
 class Front(nn.Module):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from audit.models.cancelling import CANCELS, DIRECTIONS, cancel, closed, direction, living
 from audit.models.graph import PASSIVE
 from audit.models.halves import Layer, plain_name
 from audit.models.layout import find_layout
@@ -96,16 +97,47 @@ class HookedNetwork:
         """Why a candidate is not chosen (empty if it can be), and whether it is bypassed."""
         if layer.layout is None:
             return "it has one cell", False
-        part, _ = self._parts[layer.name]
         if self._settle_before(layer) == "images":
             return "the head also reads other activations", True
-        if not list(part.parameters()) and any(
-            word in type(part).__name__.lower() for word in PASSIVE
-        ):
+        if self._is_passive(layer):
             return "it only pools or rearranges what another gives", False
-        if not self._alive(layer):
+        alive, cancels = self._sense(layer)
+        if not alive:
             return "the logits do not depend on most of its cells", False
-        return "", False
+        return (CANCELS if cancels else ""), False
+
+    def taking_over(self, cancelling: Layer) -> Layer | None:
+        """The first layer that can be explained in place of one whose products cancel.
+
+        Args:
+            cancelling: One of the candidates, which everything passes through.
+        """
+        for layer in self.candidates[self.candidates.index(cancelling) + 1 :]:
+            if not layer.same_grid(cancelling) or self._is_passive(layer):
+                continue
+            if self._sense(layer) == (True, False) and not self._leads_past(layer, cancelling):
+                return layer
+        return None
+
+    def _is_passive(self, layer: Layer) -> bool:
+        part, _ = self._parts[layer.name]
+        return not list(part.parameters()) and any(
+            word in type(part).__name__.lower() for word in PASSIVE
+        )
+
+    def _leads_past(self, layer: Layer, cancelling: Layer) -> bool:
+        """Whether cells of a candidate reach the logits by another way than a later one."""
+        assert cancelling.layout is not None
+        found: dict[int, Tensor] = {}
+        with torch.enable_grad(), ExitStack() as stack:
+            for place, each in enumerate((cancelling, layer)):
+                part, call = self._parts[each.name]
+                stack.enter_context(hooked(part, _catch(found, place, call)))
+            logits = self._module(self._images.clone().requires_grad_())
+            mix = (logits * direction(logits)).sum()
+            with closed(found[1]):
+                (past,) = torch.autograd.grad(mix, found[0], materialize_grads=True)
+        return bool(cancelling.layout.split(past)[0].any())
 
     def _settle_before(self, layer: Layer) -> Before:
         if layer.name not in self._before:
@@ -124,20 +156,19 @@ class HookedNetwork:
                     continue  # the network does not take one dummy for many features
         return "images"
 
-    def _alive(self, layer: Layer) -> bool:
-        assert layer.layout is not None
+    def _sense(self, layer: Layer) -> tuple[bool, bool]:
+        """Whether the logits depend on a candidate's cells, and whether its products cancel."""
         front, head = self.halves(layer)
         with torch.no_grad():
             activation, *others = front(self._images)
-        leaf = activation.clone().requires_grad_()
-        with torch.enable_grad():
-            logits = head(leaf.clone(), *others)
-            mix = (logits * torch.linspace(0.5, 1.5, logits.shape[1])).sum()
-        (gradient,) = torch.autograd.grad(mix, leaf, allow_unused=True)
-        if gradient is None:
-            return False
-        cells, _ = layer.layout.split(gradient)
-        return float((cells.abs().sum(dim=1) > 0).float().mean()) >= 0.5
+        alive, cancels = False, True
+        for number in range(DIRECTIONS):
+            cells, gradient = _cells(layer, head, activation, others, number)
+            alive = alive or living(gradient)
+            cancels = cancels and cancel(cells, gradient)
+            if not alive or not cancels:
+                break
+        return alive, cancels
 
     def parameters_between(self, first: Layer, second: Layer) -> float:
         """The share of the network's parameters that work between two candidates."""
@@ -162,6 +193,19 @@ class HookedNetwork:
         before = self._settle_before(first)
         head = _HookHead(self._module, *place, before, self._images)
         return _HookTail(head, [self._parts[layer.name] for layer in later])
+
+
+def _cells(
+    layer: Layer, head: nn.Module, activation: Tensor, others: list[Tensor], number: int
+) -> tuple[Tensor, Tensor]:
+    """Features at a layer, and the gradient of a mix of logits there."""
+    assert layer.layout is not None
+    leaf = activation.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = head(leaf.clone(), *others)
+        mix = (logits * direction(logits, number)).sum()
+    (gradient,) = torch.autograd.grad(mix, leaf, materialize_grads=True)
+    return layer.layout.split(activation)[0], layer.layout.split(gradient)[0]
 
 
 class _HookFront(nn.Module):

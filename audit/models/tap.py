@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from audit.errors import ModelError
 from audit.models.biases import bias_tangents
+from audit.models.cancelling import CANCELS
 from audit.models.capture import NotCapturedError
 from audit.models.frozen import evaluation, plain_kernels
 from audit.models.graph_network import GraphNetwork
@@ -19,6 +20,7 @@ from audit.models.hooks import HookedNetwork
 from audit.models.layout import Layout
 from audit.models.linear import pooled_linear
 from audit.models.probe import probe_images, run_probe
+from audit.models.pruning import pruned
 
 # How far the logits of the two halves may be from the whole's, relative to their size.
 TOLERANCE = 1e-4
@@ -64,6 +66,7 @@ class Cut:
         rest: How many tensors the head reads beside the features.
         how: What made the cut: ``torch.fx``, ``torch.export``, ``TorchScript`` or ``hooks``.
         fused: Further layers whose maps are averaged with the target layer's.
+        notes: What the user should know of the layer.
     """
 
     backbone: nn.Module
@@ -77,6 +80,7 @@ class Cut:
     rest: int
     how: str
     fused: Fused | None = None
+    notes: tuple[str, ...] = ()
 
 
 Way = Literal["any", "graph", "hooks"]
@@ -94,8 +98,10 @@ def cut(
     """Find the target layer by a dry run and cut the model there.
 
     The target layer is the last activation with a grid of more than one cell that everything
-    passes through, whose cells the logits depend on, and that is more than the pooling of
-    another.
+    passes through, whose cells the logits depend on, that is more than the pooling of another,
+    and whose products with the gradient do not cancel. If they do, because a layer norm follows,
+    the output of that norm is taken: the head may then also read class tokens beside it, but all
+    that the cells decide passes through it.
 
     Args:
         model: Is afterwards as it was before.
@@ -150,10 +156,13 @@ def list_layers(
     with evaluation(model), plain_kernels(), torch.no_grad():
         network = _watch(model, images, batch, "any")
         examined = [_examined(network, layer) for layer in network.candidates]
-        chosen = ""
-        if any(not layer.reason for layer in examined):
-            chosen = _chosen(network, examined).name
-    return examined, chosen, network.how
+        try:
+            chosen = _chosen(network, examined)
+        except ModelError:
+            return examined, "", network.how  # each has its reason beside it
+    # What takes over from a layer whose products cancel is refused for nothing any more.
+    listed = [chosen if layer.name == chosen.name else layer for layer in examined]
+    return listed, chosen.name, network.how
 
 
 class _Unequal(Exception):  # caught here: the other way is tried then
@@ -190,10 +199,12 @@ def _cut(
     assert layer.layout is not None
     front, end = network.halves(layer)
     backbone: nn.Module = Front(front, layer.layout)
-    head: nn.Module = Head(end, layer.layout)
-    fused = _fused(network, chosen, batch) if len(chosen) > 1 else None
+    whole: nn.Module = Head(end, layer.layout)
+    head: nn.Module = Head(_lean(front, end, images), layer.layout)
+    fused = _fused(network, chosen, batch, images) if len(chosen) > 1 else None
     if batch is not None:
-        backbone, head = FixedBatch(backbone, batch), FixedBatch(head, batch)
+        backbone, whole = FixedBatch(backbone, batch), FixedBatch(whole, batch)
+        head = FixedBatch(head, batch)
     features, rest, logits = _prove(model, backbone, head, images, layer)
     return Cut(
         backbone=backbone,
@@ -203,11 +214,34 @@ def _cut(
         grid=(int(features.shape[2]), int(features.shape[3])),
         outputs=int(logits.shape[1]),
         linear=None if rest else pooled_linear(head, features),
-        biases=bias_tangents(head),
+        # A pruned head has the same biases, but not always where they are looked for.
+        biases=bias_tangents(whole),
         rest=len(rest),
         how=network.how,
         fused=fused,
+        notes=_notes_on(chosen),
     )
+
+
+def _notes_on(chosen: Sequence[Layer]) -> tuple[str, ...]:
+    return tuple(
+        f"at the layer {layer.name}, {CANCELS}; maps that multiply the two, and what regions "
+        "contribute, are rounding noise there. Leave out --target-layer, or take the output of "
+        "the normalisation (audit layers MODEL)"
+        for layer in chosen
+        if layer.cancels
+    )
+
+
+def _lean(front: nn.Module, end: nn.Module, images: Tensor) -> nn.Module:
+    """The second half without what its outputs do not depend on."""
+    if not isinstance(end, fx.GraphModule):
+        return end
+    try:
+        given = front(images)
+    except (RuntimeError, TypeError, ValueError, NameError, AttributeError):
+        return end  # what is wrong is told where the halves are proved
+    return pruned(end, given, TOLERANCE)
 
 
 def _prove(
@@ -225,7 +259,7 @@ def _prove(
     return features, tuple(rest), logits
 
 
-def _fused(network: _Network, chosen: list[Layer], batch: int | None) -> Fused:
+def _fused(network: _Network, chosen: list[Layer], batch: int | None, images: Tensor) -> Fused:
     if batch is not None:
         raise ModelError(
             f"maps of several layers need a network that takes any number of images, not {batch}",
@@ -242,8 +276,9 @@ def _fused(network: _Network, chosen: list[Layer], batch: int | None) -> Fused:
     layouts = [layer.layout for layer in chosen]
     assert all(layout is not None for layout in layouts)
     known = [layout for layout in layouts if layout is not None]
-    front: nn.Module = Front(network.halves(first)[0], known[0])
-    tail: nn.Module = Tail(network.tail(first, later), known[0])
+    inner = network.halves(first)[0]
+    front: nn.Module = Front(inner, known[0])
+    tail: nn.Module = Tail(_lean(inner, network.tail(first, later), images), known[0])
     return Fused(front=front, tail=tail, layouts=tuple(known))
 
 
@@ -259,6 +294,10 @@ def _chosen(network: _Network, examined: Sequence[Layer] | None = None) -> Layer
         layer = examined[number] if examined else _examined(network, network.candidates[number])
         if not layer.reason:
             return _map_before(network, number, layer, examined)
+        if layer.cancels and not any(each.cancels for each in refused):
+            later = network.taking_over(network.candidates[number])
+            if later is not None:
+                return later
         refused.append(layer)
     raise _no_layer(refused, network.why)
 
@@ -316,7 +355,8 @@ def _named(network: _Network, name: str) -> Layer:
         )
     examined = [_examined(network, layer) for layer in reversed(with_grid)]
     best = next((layer for layer in examined if not layer.reason), examined[0])
-    usable = not best.reason or best.bypassed or "pools or rearranges" in best.reason
+    rearranges = "pools or rearranges" in best.reason
+    usable = not best.reason or best.bypassed or best.cancels or rearranges
     if not usable:
         raise ModelError(
             f"the layer '{name}' cannot be explained",

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.errors import ModelError
-from audit.models import cut
+from audit.models import Cut, cut, list_layers, plain_kernels
 from audit.models.classmap import ClassMap, MappedClasses
 from tests.conftest import ARCHITECTURES, random_model
 
@@ -99,6 +99,123 @@ def test_logits_gathered_by_class_are_no_grid() -> None:
     )  # fmt: skip
     parts = cut(MappedClasses(network, ClassMap(members)), (32, 32))
     assert (parts.layer, parts.grid, parts.outputs) == ("1", (32, 32), 16)
+
+
+class Block(nn.Module):
+    """A block of a vision transformer that normalises before it attends."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = nn.MultiheadAttention(channels, 2, batch_first=True)
+        self.mlp = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        x = x + self.attention(normed, normed, normed, need_weights=False)[0]
+        return x + F.gelu(self.mlp(self.norm2(x)))
+
+
+class Transformer(nn.Module):
+    """A vision transformer whose logits read the class token, or the mean of the patches."""
+
+    def __init__(self, pool: str) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.blocks = nn.ModuleList([Block(8), Block(8)])
+        self.norm, self.last = nn.LayerNorm(8), nn.Linear(8, 3)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        if self.pool == "norm, mean":
+            return self.last(self.norm(x)[:, 1:].mean(dim=1))
+        if self.pool == "mean, norm":
+            return self.last(self.norm(x[:, 1:].mean(dim=1)))
+        return self.last(self.norm(x)[:, 0])
+
+
+def transformer(pool: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = Transformer(pool)
+    for key, tensor in model.named_parameters():
+        if key.endswith("bias"):
+            nn.init.normal_(tensor, std=0.2)
+    return model.eval().requires_grad_(False)
+
+
+def share_left(parts: Cut, images: Tensor) -> float:
+    """How much of the products of features and gradient is left after summing over channels."""
+    features, *rest = (each.detach() for each in parts.backbone(images))
+    leaf = features.requires_grad_()
+    (gradient,) = torch.autograd.grad(parts.head(leaf, *rest)[:, 1].sum(), leaf)
+    products = leaf.detach() * gradient
+    return float((products.sum(dim=1).abs() / products.abs().sum(dim=1)).median())
+
+
+@pytest.mark.parametrize(("pool", "layer", "rest"), [
+    ("token", "blocks.1.norm1", 2), ("norm, mean", "getitem", 0), ("mean, norm", "getitem", 0),
+])  # fmt: skip
+def test_a_layer_whose_products_cancel_is_not_chosen(pool: str, layer: str, rest: int) -> None:
+    model = transformer(pool)
+    parts = cut(model, (16, 16))
+    assert parts.layer.startswith(layer)
+    assert (parts.rest, parts.grid, parts.notes, parts.how) == (rest, (4, 4), (), "torch.fx")
+    images = torch.randn(2, 3, 16, 16)
+    with plain_kernels():
+        assert share_left(parts, images) > 0.02
+    if not rest:
+        return
+    # All that the patches decide passes through the layer.
+    features, *others = parts.backbone(images)
+    other = parts.backbone(torch.randn(2, 3, 16, 16))
+    beside = [torch.cat([mine[:, :1], theirs[:, 1:]], dim=1) for mine, theirs in
+              zip(others[1:], other[2:], strict=True)]  # fmt: skip
+    torch.testing.assert_close(parts.head(features, others[0], *beside), model(images))
+
+
+def test_a_layer_whose_products_cancel_can_be_named() -> None:
+    model = transformer("token")
+    layers, chosen, _ = list_layers(model, (16, 16))
+    assert chosen == "blocks.1.norm1"
+    assert next(layer for layer in layers if layer.name == chosen).reason == ""
+    cancelling = [layer.name for layer in layers if layer.cancels]
+    assert cancelling
+    parts = cut(model, (16, 16), layers=cancelling[-1:])
+    assert parts.layer == cancelling[-1]
+    with plain_kernels():
+        assert share_left(parts, torch.randn(2, 3, 16, 16)) < 1e-3
+    (note,) = parts.notes
+    assert "cancel" in note
+    assert "rounding noise" in note
+
+
+def test_hooks_choose_the_same_layer_of_a_transformer() -> None:
+    parts = cut(transformer("token"), (16, 16), way="hooks")
+    assert (parts.layer, parts.how, parts.grid) == ("blocks.1.norm1", "hooks", (4, 4))
+
+
+class OfTwo(nn.Module):
+    """Takes two images at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.conv(x.reshape(2, 3, 8, 8)).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
+def test_a_fixed_batch_that_was_not_told_is_refused_in_words() -> None:
+    program = torch.jit.trace(OfTwo().eval(), torch.randn(2, 3, 8, 8))
+    with pytest.raises(ModelError, match="batch size is fixed"):
+        cut(program, (8, 8))
+    assert cut(program, (8, 8), batch=2).grid == (6, 6)
 
 
 class Noting(nn.Module):
