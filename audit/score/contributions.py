@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
+from audit.score.tangents import derivatives
+
 # Rare operations are batched one by one, which torch would tell at every call.
 torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
 
@@ -205,28 +207,10 @@ def object_and_background(
         [[[1.5, -1.5]], [[2.5, -2.5]], [[0.0, 0.0]]]
     """
     regions = torch.stack([cell_weights[0], cell_weights[1] + cell_weights[2]])
-    tangents = regions[:, :, None] * features
-    held = {**dict(head.named_parameters()), **dict(head.named_buffers())}
-    values = {name: held[name].detach() for name in biases}
-    if not values:
-        found = vmap(lambda t: jvp(lambda a: head(a, *rest), (features,), (t,))[1])(tangents)
-        return (*centre(found).unbind(dim=0), torch.zeros_like(found[0]))
-
-    def moved(cells: Tensor, added: dict[str, Tensor]) -> Tensor:
-        def of(a: Tensor, changed: dict[str, Tensor]) -> Tensor:
-            return functional_call(head, changed, (a, *rest))
-
-        return jvp(of, (features, values), (cells, added))[1]
-
-    tangents = torch.cat([tangents, torch.zeros_like(tangents[:1])])
-    directions = {name: _last_of_three(tangent) for name, tangent in biases.items()}
-    first, second, third = centre(vmap(moved)(tangents, directions)).unbind(dim=0)
-    return first, second, third
-
-
-def _last_of_three(tangent: Tensor) -> Tensor:
-    nothing = torch.zeros_like(tangent)
-    return torch.stack([nothing, nothing, tangent])
+    directions = regions[:, :, None] * features
+    supplied, added = derivatives(head, features, directions, biases=biases, rest=rest)
+    by_object, by_background = centre(supplied).unbind(dim=0)
+    return by_object, by_background, centre(added)
 
 
 def target_evidence(
