@@ -92,7 +92,7 @@ def derivatives(
     """Derivatives of a head's logits along directions of the features, and along its biases.
 
     A head that holds a captured graph as ``inner``, and how its activation is made of features as
-    ``layout``, is followed operation by operation, if on two samples that gives the same as
+    ``layout``, is followed operation by operation, if on two random samples that gives the same as
     forward-mode differentiation of the whole, which any other head is left to.
 
     Args:
@@ -120,8 +120,10 @@ def derivatives(
         return by_forward_mode(head, features, directions, biases=biases, rest=rest)
     known = cast("fx.GraphModule", graph)
     if known not in _FOLLOWED:
-        few = features[:2], torch.stack([features[:2], features[:2].flip(-1)])
-        _FOLLOWED[known] = _agree(head, *few, biases, tuple(each[:2] for each in rest))
+        # Never tried on a batch's own samples: what is decided must not depend on them.
+        few, *others = (_drawn_like(each) for each in (features, *rest))
+        both = torch.stack([few, few.flip(-1)])
+        _FOLLOWED[known] = _agree(head, few, both, biases, tuple(others))
     if _FOLLOWED[known]:
         try:
             return _followed(head, features, directions, biases, rest)
@@ -130,6 +132,13 @@ def derivatives(
         except _TROUBLE:
             _FOLLOWED[known] = False
     return by_forward_mode(head, features, directions, biases=biases, rest=rest)
+
+
+def _drawn_like(batch: Tensor) -> Tensor:
+    """Two samples of random numbers, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn((2, *batch.shape[1:]), generator=generator, dtype=torch.float32)
+    return drawn.to(batch)
 
 
 def by_forward_mode(
