@@ -87,7 +87,8 @@ class AuditStep(nn.Module):
         evidence_share: float = 1.0,
     ) -> None:
         super().__init__()
-        load_forward_mode()
+        if explainer.parts.linear is None:
+            load_forward_mode()
         self.explainer = explainer
         self.image_size = image_size
         self.grid = explainer.parts.grid

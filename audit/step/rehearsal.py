@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from audit.errors import ModelError
-from audit.score.contributions import cell_contributions, contributions, regions
+from audit.score.contributions import cell_contributions, object_and_background, regions
 from audit.step.fused import AuditStep
 
 
@@ -25,16 +25,12 @@ def rehearse(step: AuditStep, name: str) -> None:
     images = torch.randint(0, 256, (2, 3, *step.image_size), generator=generator)
     try:
         features, *rest = step.explainer.encode(images.to(device))
+        if step.explainer.parts.linear is not None:
+            return  # What a pooled linear head supplies needs no derivative.
         logits = step.explainer.head(features, *rest)
         cells = regions(torch.zeros(2, *step.grid, device=device))
-        contributions(
-            step.explainer.head,
-            features,
-            logits,
-            cells,
-            biases=step.explainer.parts.biases,
-            rest=tuple(rest),
-        )
+        biases = step.explainer.parts.biases
+        object_and_background(step.explainer.head, features, cells, biases=biases, rest=tuple(rest))
         cell_contributions(step.explainer.head, features, logits.argmax(dim=1), tuple(rest))
     except (RuntimeError, NotImplementedError, TypeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
