@@ -141,7 +141,8 @@ def test_class_tokens_go_with_their_images(way: str) -> None:
     torch.manual_seed(0)
     model = Tokens().eval()
     parts = cut(model, (32, 32), way=way)  # type: ignore[arg-type]
-    assert (parts.grid, parts.rest) == ((4, 4), 1)
+    # By hooks the last block's first norm can be explained; beside it goes what bypasses it.
+    assert (parts.grid, parts.rest) == ((4, 4), 1 if way == "graph" else 2)
     together = make(parts, "hirescam", "ablationcam", "scorecam")(IMAGES, two_best)
     for place in range(5):
         alone = make(parts, "hirescam", "ablationcam", "scorecam")(
