@@ -17,6 +17,7 @@ from torch import nn
 
 from audit.config import AuditConfig
 from audit.errors import AuditError
+from audit.inference.batching import plain_batch_size
 from audit.inputs import open_inputs
 from audit.models import evaluation, plain_kernels
 from audit.run.engine import MaskedBatch, ShardRows
@@ -130,16 +131,19 @@ def open_audits(
         count: Pictures.
         asked: The options.
         precision: Of the backbone.
-        batch: Images at a time; ``None`` for the subject's.
+        batch: Images at a time; ``None`` for what the audit itself takes on a CPU, and for the
+            subject's elsewhere.
     """
     found = {}
+    side = subject.side
+    usual = plain_batch_size((side, side)) if asked.device == "cpu" else subject.batch
     for name, settings in audit_ways(asked, precision).items():
         opening = audit_of(
             subject,
             model,
             count,
             device=asked.device,
-            batch_size=batch or subject.batch,
+            batch_size=min(count, batch or usual),
             **settings,
         )
         try:

@@ -132,7 +132,9 @@ def measure(subject: Subject, asked: argparse.Namespace) -> list[Row]:
     peers = peers_of(subject, model, asked.device)
     with ExitStack() as stack:
         audits = open_audits(stack, subject, model, count, asked)
-        reference = next(iter(audits.values()))
+        # The libraries take the batches that the bare pass takes.
+        alike = open_audits(stack, subject, model, count, asked, batch=subject.batch)
+        reference = next(iter(alike.values()))
         batches = masked_batches(reference)
         print("\n".join(["", *check_all(peers, batches, reference)]))
         work: dict[str, Work] = {f"bare, {name}": run for name, run in bare.items()}

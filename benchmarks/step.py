@@ -47,7 +47,8 @@ def measure(
     work = bare_ways(model, images, precision=precision, compiled=asked.compiled)
     bare = list(work)
     with ExitStack() as stack:
-        audits = open_audits(stack, subject, model, count, asked, precision, batch)
+        own = batch if asked.batches else None
+        audits = open_audits(stack, subject, model, count, asked, precision, own)
         work |= {name: ours.rows for name, ours in audits.items()}
         if audits:
             first = next(iter(audits.values()))

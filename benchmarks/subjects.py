@@ -25,7 +25,7 @@ class Subject:
         make: Makes the network.
         side: Height and width of its images.
         classes: Its outputs.
-        batch: Images at a time, as the audit chooses by itself.
+        batch: Images at a time of the bare pass and of other libraries; on a GPU of the audit too.
         layer: The module whose output is the target layer's, for peers; ``None`` where they have
             no fair way.
         fc: The last linear layer, likewise.

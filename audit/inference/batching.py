@@ -14,9 +14,9 @@ _GAIN = 1.05
 # The share of a device's free memory that a step may take.
 MEMORY_SHARE = 0.6
 _REPEATS = 3
-# On a CPU: up to so many, and up to so many pixels together: 256 images of 64×64, 16 of 224×224.
-_LARGEST_ON_CPU = 256
-_BATCH_PIXELS = 256 * 64 * 64
+# On a CPU: up to so many, and up to so many pixels together: 512 images of 64×64, 32 of 224×224.
+_LARGEST_ON_CPU = 512
+_BATCH_PIXELS = 512 * 64 * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def plain_batch_size(image_size: tuple[int, int]) -> int:
 
     Example:
         >>> [plain_batch_size((side, side)) for side in (32, 64, 224, 2048)]
-        [256, 256, 16, 1]
+        [512, 512, 32, 1]
     """
     fit = _BATCH_PIXELS // (image_size[0] * image_size[1])
     return max(1, min(_LARGEST_ON_CPU, 2 ** max(0, fit.bit_length() - 1)))

@@ -34,6 +34,11 @@ class Family:
     unknown: Tensor | None = None
     valid: Tensor | None = None
 
+    @cached_property
+    def indicator(self) -> Tensor:
+        """Pixels that are object as 1, others as 0, float32 N×H×W."""
+        return torch.ge(self.mask, 0.5, out=torch.empty_like(self.mask))
+
     def take(self, rows: Tensor) -> Family:
         """Some of the samples, in another order."""
         parts = (self.mask, self.unknown, self.valid)
@@ -344,7 +349,7 @@ def border_touch(inside: Tensor) -> Tensor:
 
 
 def overlap(one: Tensor, other: Tensor) -> Tensor:
-    """Intersection over union of two masks, bool N×H×W; NaN where both are empty."""
-    shared = (one & other).sum(dim=(1, 2))
-    either = (one | other).sum(dim=(1, 2))
+    """Intersection over union of two masks of 0 and 1, float N×H×W; NaN where both are empty."""
+    shared = (one * other).sum(dim=(1, 2))
+    either = one.sum(dim=(1, 2)) + other.sum(dim=(1, 2)) - shared
     return torch.where(either > 0, shared / either, torch.nan)

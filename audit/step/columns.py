@@ -17,20 +17,29 @@ from audit.score.transplant import Transplants
 def overlap_of(masks: Masks, family: Family) -> Tensor:
     """Overlap of a family's masks with the main ones, over what both know."""
     beside = family.beside(masks.unknown)
-    known = None if beside.unknown is None else beside.unknown < 0.5
-    main, other = masks.inside, family.mask >= 0.5
-    return overlap(main, other) if known is None else overlap(main & known, other & known)
+    main = masks.indicator
+    if beside.unknown is not None:
+        # What the main mask does not know, its family does not know either.
+        main = main * (beside.unknown < 0.5)
+    return overlap(main, _known_object(beside, family))
 
 
 def has_one_side(family: Family, unknown: Tensor | None) -> Tensor:
     """Whether a mask is all object or all background, as far as it is known."""
     beside = family.beside(unknown)
-    inside = family.mask >= 0.5
-    outside = ~inside
+    inside = family.indicator
+    pixels: Tensor | int = inside.shape[1] * inside.shape[2]
     if beside.unknown is not None:
-        known = beside.unknown < 0.5
-        inside, outside = inside & known, outside & known
-    return ~(inside.flatten(1).any(dim=1) & outside.flatten(1).any(dim=1))
+        inside = _known_object(beside, family)
+        pixels = (beside.unknown < 0.5).sum(dim=(1, 2))
+    count = inside.sum(dim=(1, 2))
+    return (count == 0) | (count == pixels)
+
+
+def _known_object(beside: Family, family: Family) -> Tensor:
+    if beside.unknown is None:
+        return family.indicator
+    return family.indicator * (beside.unknown < 0.5)
 
 
 def mask_columns(masks: Masks) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def test_memory_ends_it(bytes_each: int, memory: int, bound: int, best: int) -> 
 
 def test_on_a_cpu_a_formula_decides() -> None:
     sides = (32, 64, 65, 96, 224, 299, 512, 4096)
-    assert [plain_batch_size((s, s)) for s in sides] == [256, 256, 128, 64, 16, 8, 4, 1]
+    assert [plain_batch_size((s, s)) for s in sides] == [512, 512, 256, 128, 32, 16, 8, 1]
 
 
 def test_the_first_process_of_a_run_decides(tmp_path: Path) -> None:
