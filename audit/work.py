@@ -382,7 +382,9 @@ def _open_auditor(opened: Opened, telemetry: Telemetry) -> Auditor:
         device=opened.device,
         tell=telemetry.warn,
     )
-    explainer = explainer_of(config, opened.classifier, opened.parts, fast, head_of(opened.parts))
+    explainer = explainer_of(
+        config, opened.classifier, opened.parts, fast, head_of(opened.parts, telemetry.warn)
+    )
     step = AuditStep(
         explainer,
         image_size=opened.split.image_size,
