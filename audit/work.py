@@ -99,7 +99,7 @@ class Worker:
             return
         stopping = stopping or Stopping(0)
 
-        told = _Told(self.store, progress, done)
+        told = _Told(progress, done)
 
         def step(count: int) -> None:
             if behind.look():
@@ -116,7 +116,7 @@ class Worker:
                     behind.finish()
                     with closing(self.auditor.run_shards(some, step)) as computed:
                         for shard in some:
-                            with told.begun(shard, later=behind.busy):
+                            with self._claimed(shard):
                                 self._compute_one(computed, behind)
                             stopping.check_between()
         except (OSError, RuntimeError) as error:
@@ -131,6 +131,16 @@ class Worker:
         for suspected, some in itertools.groupby(shards, lambda shard: shard.number in begun):
             lot = list(some)
             yield from [[shard] for shard in lot] if suspected else [lot]
+
+    @contextmanager
+    def _claimed(self, shard: Shard) -> Iterator[None]:
+        """Claim a shard, and take the claim back if it cannot be computed."""
+        self.store.claim(shard)
+        try:
+            yield
+        except BaseException:
+            self.store.release(shard)
+            raise
 
     def _compute_one(
         self, computed: Iterator[tuple[Shard, ShardRows]], behind: Behind[Shard]
@@ -205,41 +215,18 @@ class _Told:
     """Tells of samples and parts as if each part were committed before the next is begun.
 
     Args:
-        store: Where shards are claimed.
         progress: Is told how many samples were done.
         done: Is told each shard that was committed.
     """
 
     def __init__(
         self,
-        store: PartStore,
         progress: Callable[[int], object],
         done: Callable[[Shard], object],
     ) -> None:
-        self._store = store
         self._progress = progress
         self._done = done
-        self._unclaimed: Shard | None = None
         self._held: list[int] = []
-
-    @contextmanager
-    def begun(self, shard: Shard, *, later: bool) -> Iterator[None]:
-        """Claim a shard, and take the claim back if it cannot be computed.
-
-        Args:
-            shard: Is computed inside.
-            later: Whether the part before is not committed yet; it is claimed after that.
-        """
-        if later:
-            self._unclaimed = shard
-        else:
-            self._store.claim(shard)
-        try:
-            yield
-        except BaseException:
-            self._unclaimed = None
-            self._store.release(shard)
-            raise
 
     def count(self, samples: int, *, later: bool) -> None:
         """So many more samples are computed; it is told later while the part before is not done."""
@@ -251,9 +238,6 @@ class _Told:
     def commit(self, shard: Shard) -> None:
         """A shard's part is kept."""
         self._done(shard)
-        if self._unclaimed is not None:
-            self._store.claim(self._unclaimed)
-            self._unclaimed = None
         held, self._held = self._held, []
         for samples in held:
             self._progress(samples)

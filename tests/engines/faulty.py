@@ -1,7 +1,8 @@
 """A dataset and a network for runs that go wrong on demand; copied to where tests work.
 
 The file ``fault`` beside it says what happens: ``kill 137`` kills the process that fetches sample
-137, ``raise 137`` raises, ``slow`` takes a while for each batch. Without it all is well.
+137, ``raise 137`` raises, ``hang 137`` waits until the fault is taken away, ``slow 0.1`` takes a
+while for each batch. Without it all is well.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Faulty:
         elif what and int(which) in indices:
             if what == "raise":
                 raise RuntimeError("a picture of a unicorn")
-            os.kill(os.getpid(), signal.SIGKILL)
+            if what == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            while FAULT.exists():
+                time.sleep(0.02)
         return self._split.__getitems__(indices)
 
 

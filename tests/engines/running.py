@@ -34,10 +34,10 @@ CODE = {name: SETTINGS[name] for name in ("dataset", "model")}
 TIMES = ("created", "finished", "seconds", "config", "versions", "files")
 
 
-def poison() -> int:
-    """A sample that no process looks at before its part's turn, and of no part's first batch."""
+def poison(part: int = 3) -> int:
+    """A sample that no process looks at before its part's turn, and not of the first batch."""
     donors = np.random.default_rng((0, COUNT)).permutation(COUNT)[: 4 * 16 * 2].tolist()
-    return next(i for i in range(3 * SHARD + BATCH, COUNT) if i not in donors)
+    return next(i for i in range(part * SHARD + BATCH, COUNT) if i not in donors)
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 240.0) -> Any:

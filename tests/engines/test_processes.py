@@ -112,17 +112,19 @@ def test_a_part_that_kills_its_process_costs_only_itself(
 def test_in_one_process_what_killed_one_comes_last(
     undisturbed: Path, tmp_path: Path, fault: Fault
 ) -> None:
-    sample = 1 * SHARD + BATCH + 3
+    sample = poison(1)
     number = sample // SHARD
-    # Donors of transplants are chosen among these samples too: a fault must spare them.
-    fault("slow 0.2")
+    assert number == 1
+    fault(f"hang {sample}")
     command = [sys.executable, "-m", "audit", "run", *flags(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     run = run_in(tmp_path)
     claim = run / "samples" / f"_part-{number:06d}.claim"
-    wait_for(claim.exists)
-    process.kill()
-    process.wait()
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: (claim.exists() and parts(run)) or process.poll() is not None)
+            assert process.poll() is None
+        finally:
+            process.kill()
     fault("")
     kept = parts(run)
     said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
