@@ -1,5 +1,19 @@
-"""``python -m audit``."""
+"""The command as a process of its own: ``audit``, or ``python -m audit``."""
+
+import gc
 
 from audit.cli import main
 
-main()
+
+def command() -> None:
+    """Run the command, and end the process."""
+    try:
+        main()
+    finally:
+        # At its end the interpreter looks several times through all that the libraries have
+        # loaded, for more than a second; there is nothing to be found.
+        gc.freeze()
+
+
+if __name__ == "__main__":
+    command()

@@ -237,10 +237,11 @@ def _fetch_thumbs(auditor: Auditor, chosen: pd.DataFrame) -> pa.Table:
     images, masks, sample_ids = {}, {}, {}
     wanted = sorted(set(chosen["index"].tolist()))
     for masked in _nearby(auditor, len(wanted)).batches(wanted):
+        silhouettes = _silhouettes(masked.masks)
         for row, index in enumerate(masked.batch.index.tolist()):
             image = masked.batch.images[row].permute(1, 2, 0).contiguous().numpy()
             images[index] = encode_picture(image)
-            masks[index] = encode_mask(_silhouette(masked.masks, row))
+            masks[index] = encode_mask(silhouettes[row])
             sample_ids[index] = masked.batch.sample_id[row]
     return build_thumbs(chosen, images, masks, sample_ids)
 
@@ -266,11 +267,11 @@ def _check_masks(
     return found
 
 
-def _silhouette(masks: Masks, row: int) -> NDArray[np.uint8]:
-    """One sample's mask as grey values: object 255, background 0, unknown between."""
-    drawn = masks.inside[row].to(torch.uint8) * 255
+def _silhouettes(masks: Masks) -> NDArray[np.uint8]:
+    """A batch's masks as grey values: object 255, background 0, unknown between."""
+    drawn = masks.inside.to(torch.uint8) * 255
     if masks.known is not None:
-        drawn = torch.where(masks.known[row], drawn, UNKNOWN)
+        drawn = torch.where(masks.known, drawn, UNKNOWN)
     return drawn.cpu().numpy()
 
 
