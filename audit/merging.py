@@ -163,6 +163,8 @@ def _begun(worker: Worker, done: Sequence[Shard]) -> dict[int, str]:
 def _conclude(
     worker: Worker, found: Verified, reasons: Mapping[int, str], seconds: float
 ) -> dict[str, Any]:
+    from threadpoolctl import threadpool_limits
+
     from audit.pixels import look_again
     from audit.results import conclude
     from audit.tables.scale import is_summed
@@ -180,7 +182,9 @@ def _conclude(
         edited, editor = look_again(opened, auditor, samples, worker.telemetry)
     looked = time.monotonic()
     missing = [_described(shard, reasons) for shard in found.missing]
-    with worker.telemetry.phase("tables", "tables, pictures and page are made"):
+    telling = worker.telemetry.phase("tables", "tables, pictures and page are made")
+    # Tables are made several at a time; threads of each product would only wait for one another.
+    with telling, threadpool_limits(limits=1, user_api="blas"):
         facts, written = conclude(
             opened,
             auditor,
