@@ -3,10 +3,12 @@
 import gc
 
 from audit.cli import main
+from audit.memory import keep_freed_memory
 
 
 def command() -> None:
     """Run the command, and end the process."""
+    keep_freed_memory()
     try:
         main()
     finally:

@@ -186,7 +186,7 @@ class Explainer(nn.Module):
 
     @property
     def lean_head(self) -> nn.Module:
-        """The head for passes that nothing differentiates."""
+        """The head, on a CPU with products as fast as it has them."""
         return self._fast_head[0] or self.head
 
     @torch.no_grad()
@@ -274,7 +274,7 @@ class Explainer(nn.Module):
                 return _Pass(pixels=pixels, live=live, leaves=(features,), rest=())
             leaf = features.detach().requires_grad_()
             with torch.enable_grad():
-                live = self.head(leaf, *rest)
+                live = self.lean_head(leaf, *rest)
             return _Pass(pixels=pixels, live=live, leaves=(leaf,), rest=tuple(rest))
         features, *before = fused.front(self.normalised(pixels))
         leaf = features.detach().requires_grad_()
@@ -343,7 +343,7 @@ class Explainer(nn.Module):
         filled = rows.repeat(-(-_LEAST_BATCH // len(rows)))
         leaf = one.leaves[0].detach()[filled].requires_grad_()
         with torch.enable_grad():
-            live = self.head(leaf, *(part[filled] for part in one.rest))
+            live = self.lean_head(leaf, *(part[filled] for part in one.rest))
             chosen = live.gather(1, target[filled][:, None]).sum()
         (found,) = torch.autograd.grad(chosen, leaf)
         gradient = known[0].clone()

@@ -24,6 +24,7 @@ from audit.engines.messages import (
 )
 from audit.errors import AuditError, UsageError
 from audit.inputs import Opened, open_inputs
+from audit.memory import keep_freed_memory
 from audit.models import evaluation, plain_kernels
 from audit.run.plan import read_plan, refuse_other
 from audit.run.store import Shard
@@ -42,6 +43,7 @@ def serve(order: Order, channel: Channel, stopping: Stopping) -> None:
             :class:`Refused` or :class:`Failed` where it ends for a reason.
         stopping: Is asked after every batch.
     """
+    keep_freed_memory()
     try:
         _settle(order)
         with profiled(order.config, order.rank or "0") as profile:

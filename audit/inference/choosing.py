@@ -19,7 +19,7 @@ _PROBES = 8
 
 @torch.no_grad()
 def head_of(parts: Cut, tell: Tell = log_warning) -> nn.Module:
-    """The head of a network as fast as the CPU has it, for what is not differentiated.
+    """The head of a network with products as fast as the CPU has them.
 
     Args:
         parts: The network, cut, on the CPU; stays as it is.

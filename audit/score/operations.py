@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp, vmap
 
+from audit.products import linear
+
 # Directions of an operation's arguments (each S×shape), by place, to what they become.
 Push = Callable[[dict[int, Any]], Any]
 _LINEAR = (
@@ -128,7 +130,7 @@ def _linear(call: Call) -> tuple[Any, Push]:
         return alone(call)
 
     def push(directions: dict[int, Any]) -> Tensor:
-        mapped = F.linear(directions[0], weight) if 0 in directions else None
+        mapped = linear(directions[0], weight) if 0 in directions else None
         added = _aligned(directions[2], given.dim()) if 2 in directions else None
         return _sum(mapped, added)
 

@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call, jvp, vmap
 from torch.utils import _pytree as pytree
 
+from audit.products import linear
 from audit.score.operations import BY_PLACE, RULES, Call, Push, alone, fitted
 
 # Along the directions, and along the biases; None for nothing.
@@ -55,7 +56,7 @@ _NAMED: dict[str, tuple[int, dict[str, Any]]] = {
 }  # fmt: skip
 # Modules that are a function of what they are given and of what they hold.
 _MODULES: dict[type[nn.Module], tuple[str, Callable[..., Any], tuple[str, ...]]] = {
-    nn.Linear: ("linear", F.linear, ("weight", "bias")),
+    nn.Linear: ("linear", linear, ("weight", "bias")),
     nn.LayerNorm: ("layer_norm", F.layer_norm, ("normalized_shape", "weight", "bias", "eps")),
     nn.Conv2d: (
         "conv2d", F.conv2d, ("weight", "bias", "stride", "padding", "dilation", "groups"),
