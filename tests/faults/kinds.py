@@ -245,7 +245,7 @@ def zombie(scene: Scene) -> None:
     scene.stack.callback(late.send, signal.SIGCONT)
     scene.made()
     scene.end(scene.start(one), 0)
-    before = {path: _identity(path) for path in scene.folder.glob("samples/part-*")}
+    before = {path: _identity(path) for path in scene.folder.glob("samples/part-*.parquet")}
     scene.expect(len(before) == half, f"{len(before)} parts of a piece of {half}")
     if scene.draw.random() < 0.5:
         scene.say("killed after it went on")
@@ -256,7 +256,7 @@ def zombie(scene: Scene) -> None:
         scene.say("goes on")
         late.send(signal.SIGCONT)
         scene.end(late, 0)
-    now = {path: _identity(path) for path in scene.folder.glob("samples/part-*")}
+    now = {path: _identity(path) for path in scene.folder.glob("samples/part-*.parquet")}
     scene.expect(now == before, "it replaced parts of the one that had overtaken it")
 
 
