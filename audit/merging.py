@@ -23,6 +23,7 @@ from audit.run.manifest import (
     write_manifest,
 )
 from audit.run.store import Shard
+from audit.run.summing import is_summed
 from audit.stopping import Stopping
 from audit.storage.mirror import pull, push
 from audit.telemetry.profiling import span
@@ -167,7 +168,6 @@ def _conclude(
 
     from audit.pixels import look_again
     from audit.results import conclude
-    from audit.tables.scale import is_summed
     from audit.tables.totals import count_statuses, first_problems
 
     opened, auditor, store = worker.opened, worker.auditor, worker.store
@@ -225,7 +225,7 @@ def _remove_others(opened: Opened, kept: Collection[str]) -> None:
 def _rows(worker: Worker, found: Verified) -> tuple[pd.DataFrame, Gathered | None]:
     """The rows that tables are made of: all of them, or of a large split those that are kept."""
     from audit.tables.reading import read_samples
-    from audit.tables.scale import Gathering, PartRows, digest_part, fits, is_summed
+    from audit.tables.scale import Gathering, PartRows, digest_part, fits
 
     opened, store = worker.opened, worker.store
     if not is_summed(len(opened.split)):

@@ -28,6 +28,7 @@ from audit.run.plan import settle_batch_size
 from audit.run.progress import Progress
 from audit.run.rows import columns_of
 from audit.run.store import PartStore, Shard, plan_shards
+from audit.run.summing import is_summed
 from audit.sanity import count_stages
 from audit.score.masks import Masks
 from audit.step import AuditStep, prefix_of, rehearse
@@ -150,15 +151,14 @@ class Worker:
         behind.put(partial(self._commit, shard, rows, time.monotonic() - started))
 
     def _commit(self, shard: Shard, rows: ShardRows, seconds: float) -> Shard:
-        # Tables are not needed before the first part is there; their import takes a while.
-        from audit.tables.scale.digest import digest_part
-        from audit.tables.scale.setting import is_summed
-
         try:
             with span("rows"):
                 table, summary = rows.table()
             extras = {}
             if is_summed(len(self.opened.split)):
+                # Loads the tables, which takes a while: others need them only at the end.
+                from audit.tables.scale.digest import digest_part
+
                 extras[SUMS] = digest_part(table, digesting_of(self.opened))
             worker = {
                 "host": socket.gethostname(),

@@ -30,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def summed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("summed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("audit.tables.scale.setting.EXACT_ROWS", 100)
+        patch.setattr("audit.run.summing.EXACT_ROWS", 100)
         patch.setattr("audit.tables.scale.setting.UNIFORM_ROWS", 150)
         patch.setattr("audit.tables.scale.setting.LEAST_A_CLASS", 5)
         for index in range(2):

@@ -2,12 +2,11 @@
 
 from audit.tables.scale.digest import digest_part, fits
 from audit.tables.scale.gathering import Fetch, Gathered, Gathering
-from audit.tables.scale.setting import EXACT_ROWS, Digesting, is_summed
+from audit.tables.scale.setting import Digesting
 from audit.tables.scale.shown import KEPT_ROWS, PartRows, kept_table, read_kept, shown_rows
 from audit.tables.scale.tables import assemble_summed, summed_totals
 
 __all__ = [
-    "EXACT_ROWS",
     "KEPT_ROWS",
     "Digesting",
     "Fetch",
@@ -17,7 +16,6 @@ __all__ = [
     "assemble_summed",
     "digest_part",
     "fits",
-    "is_summed",
     "kept_table",
     "read_kept",
     "shown_rows",

@@ -1,12 +1,10 @@
-"""When tables are summed, and what a part's digest rests on that its rows do not say."""
+"""What a part's digest rests on that its rows do not say."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Up to so many samples tables are made of all rows.
-EXACT_ROWS = 200_000
 # Whole rows that are drawn from the split, and those added for classes of which few were drawn.
 UNIFORM_ROWS = 39_000
 ADDED_ROWS = 10_000
@@ -20,16 +18,6 @@ _SUSPECTS, _FEWEST_SUSPECTS, _MOST_SUSPECTS = 20_000, 10, 1000
 FLAGGED, _FEWEST_FLAGGED = 1000, 10
 # Groups of the jackknife over all classes, and the fewest and most of them.
 _CELLS, _FEWEST_GROUPS, _MOST_GROUPS = 8192, 32, 256
-
-
-def is_summed(count: int) -> bool:
-    """Whether tables of so many samples are made of partial results.
-
-    Example:
-        >>> is_summed(200_000), is_summed(200_001)
-        (False, True)
-    """
-    return count > EXACT_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)

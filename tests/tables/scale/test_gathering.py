@@ -14,10 +14,10 @@ import pytest
 from audit.errors import OutputError
 from audit.report.gallery import choose_flagged, flag_samples
 from audit.report.selection import choose_samples
+from audit.run.summing import EXACT_ROWS, is_summed
 from audit.tables.assembly import assemble
 from audit.tables.clusters import count_duplicates, find_clusters
 from audit.tables.scale import (
-    EXACT_ROWS,
     Digesting,
     Gathered,
     Gathering,
@@ -25,7 +25,6 @@ from audit.tables.scale import (
     assemble_summed,
     digest_part,
     fits,
-    is_summed,
     kept_table,
     read_kept,
     shown_rows,
