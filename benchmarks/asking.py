@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from audit.memory import keep_freed_memory
 from benchmarks.machine import describe_machine
 from benchmarks.results import About
 
@@ -45,8 +44,6 @@ def settled(made: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     if asked.quick:
         asked.rounds = 1
     torch.set_num_threads(asked.threads)
-    # As the command does; what it is measured against gains from it as well.
-    keep_freed_memory()
     warnings.simplefilter("ignore")
     return asked
 

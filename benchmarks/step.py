@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from audit.config import Precision
+from audit.memory import keep_freed_memory
 from benchmarks.asking import about, chosen, parser, settled
 from benchmarks.bare import bare_ways
 from benchmarks.floor import floor_rows
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--subjects", help="some of " + ", ".join(USUAL))
     made.add_argument("--precisions", help="some of float32, tf32, bf16, fp16")
     made.add_argument("--batches", help="images at a time; the audit's own choice by default")
+    # As the command does; what is measured beside it gains by it as well.
+    keep_freed_memory()
     asked = settled(made, arguments)
     for key in chosen(asked.subjects, USUAL):
         subject = SUBJECTS[key]
