@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -198,15 +199,18 @@ def test_killed_while_sending_leaves_nothing(
     storage: ObjectStorage, url: str, server: ObjectServer
 ) -> None:
     proxy = StallingProxy(server.address, after=200_000)
+    writer = _start(COMMITTER, url, "A", "commits", settings_of(proxy.address))
     try:
-        writer = _start(COMMITTER, url, "A", "commits", settings_of(proxy.address))
         assert proxy.stalled.wait(60)
-        assert ("PUT", f"/{BUCKET}/{_prefix(url)}/samples/part-000000.parquet", "") in writes(
-            server
-        )
+        # What the proxy has passed on, the server may be about to read.
+        sending = ("PUT", f"/{BUCKET}/{_prefix(url)}/samples/part-000000.parquet", "")
+        until = time.monotonic() + 60
+        while sending not in writes(server):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
         writer.kill()
         writer.communicate()
-    finally:
         proxy.close()
     store = PartStore(storage, "samples", "print")
     assert storage.entries() == []
