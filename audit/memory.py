@@ -17,8 +17,8 @@ def keep_freed_memory() -> bool:
 
     By itself glibc gives larger pieces back to the system whenever they lie at the end, and each of
     their pages is asked for anew and zeroed when the next batch writes to it. A batch needs as much
-    as the one before: to keep it costs no memory at the peak, and spares a step up to a third of
-    its time where its tensors are large beside its products. Cannot be undone, so only a process
+    as the one before: to keep it costs no memory at the peak, and spares a step up to a quarter
+    of its time where its tensors are large beside its products. Cannot be undone, so only a process
     that does nothing else should ask for it.
 
     Returns:

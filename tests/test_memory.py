@@ -1,47 +1,48 @@
-"""What the allocator does with freed memory."""
+"""Memory and hooks over many batches."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import gc
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-PIECES, BYTES = 6, 16 * 2**20
-# How much of the memory of some pieces, written to and freed, the process still holds.
-SCRIPT = f"""
-import os, sys
-import numpy as np
-from audit.memory import keep_freed_memory
-
-def held():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-def use():
-    pieces = [np.ones({BYTES}, np.uint8) for _ in range({PIECES})]
-    before = held()
-    del pieces
-    return before
-
-if sys.argv[1] == "kept" and not keep_freed_memory():
-    sys.exit(3)
-use()
-print(use() - held())
-"""
+from audit.explaining import Explainer
+from audit.models import cut
+from audit.models.tap import Way
+from benchmarks.memory import run
+from tests.conftest import random_model
 
 
-def given_back(way: str) -> int:
-    ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, way], check=False, capture_output=True, text=True
-    )
-    if ran.returncode == 3:
-        pytest.skip("the C library is not glibc: freed memory is its own affair")
-    assert ran.returncode == 0, ran.stderr
-    return int(ran.stdout)
+@pytest.mark.parametrize("way", ["graph", "hooks"])
+def test_resident_memory_is_flat(way: Way) -> None:
+    measured = run(100, way=way, samples=10)
+    assert max(measured) / measured[0] < 1.01
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_freed_memory_is_kept() -> None:
-    assert given_back("kept") < BYTES
-    assert given_back("as usual") > (PIECES - 1) * BYTES
+def hooks_of(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@pytest.mark.parametrize("way", ["graph", "hooks"])
+def test_no_hook_stays_after_use_or_after_an_exception(way: Way) -> None:
+    model = random_model("resnet20")
+    parts = cut(model, (32, 32), way=way)
+    explainer = Explainer(parts, mean=(0.5,) * 3, std=(0.2,) * 3, methods=("gradcam",))
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    explainer(images, lambda logits: logits.argmax(dim=1, keepdim=True))
+    assert hooks_of(model) == 0
+
+    def fail(logits: Tensor) -> Tensor:
+        raise ValueError("no class")
+
+    with pytest.raises(ValueError, match="no class"):
+        explainer(images, fail)
+    with pytest.raises(RuntimeError):
+        explainer.network(torch.zeros(2, 1, 32, 32))
+    with pytest.raises(RuntimeError):
+        parts.head(torch.zeros(2, 7, 8, 8))
+    assert hooks_of(model) == 0
+    gc.collect()
+    assert all(p.grad is None for p in model.parameters())
