@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from audit.errors import ConfigError, OutputError
 from audit.run.store import PartStore, Shard, plan_shards
 from audit.storage import ObjectStorage, Patience, open_storage
 from audit.storage.mirror import pull, push
+from tests.engines.running import wait_for
 from tests.storage.servers import (
     BUCKET,
     ObjectServer,
@@ -204,10 +204,7 @@ def test_killed_while_sending_leaves_nothing(
         assert proxy.stalled.wait(60)
         # What the proxy has passed on, the server may be about to read.
         sending = ("PUT", f"/{BUCKET}/{_prefix(url)}/samples/part-000000.parquet", "")
-        until = time.monotonic() + 60
-        while sending not in writes(server):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_for(lambda: sending in writes(server), 60)
     finally:
         writer.kill()
         writer.communicate()
