@@ -49,8 +49,9 @@ def run(asked: argparse.Namespace, size: int, classes: int) -> Watched:
 def figures(watched: Watched, size: int) -> dict[str, tuple[float, str]]:
     """Memory and time of a job, with their units, by name."""
     first, last = watched.shards[0][0], max(end for _, end in watched.shards)
+    written = watched.at("part_committed")
     found = {
-        "memory while rows are computed": (watched.held(first, last) / 2**20, "MiB"),
+        "memory until all parts are written": (watched.held(first, written) / 2**20, "MiB"),
         "memory of the whole job": (watched.peak / 2**20, "MiB"),
         "time of a row": (1e6 * (last - first) / size, "microseconds"),
         "time of tables and page, a row": (1e6 * (watched.ended - last) / size, "microseconds"),

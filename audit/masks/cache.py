@@ -26,7 +26,8 @@ BLOCK = 500
 _LAYOUT = "2"  # of the files below; masks of another layout are not read
 _CONFIDENCE = np.dtype("<f4")
 _DIGEST = 16
-_MOST_OPEN = 64
+# Mapped pages count as memory of the process; what is read once is seldom read again.
+_MOST_OPEN = 8
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 Rows = NDArray[np.uint8]  # n×bytes: packed planes, then the confidence

@@ -47,7 +47,7 @@ def test_a_watched_command_tells_its_stages_and_memory(tmp_path: Path) -> None:
     ] == pytest.approx(stages["whole command"])
     found = figures(watched, 40)
     computing, whole = (
-        found[name][0] for name in ("memory while rows are computed", "memory of the whole job")
+        found[name][0] for name in ("memory until all parts are written", "memory of the whole job")
     )
     assert 100 < computing <= whole * 1.01
     assert (watched.run / "index.html").exists()

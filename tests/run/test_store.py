@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import signal
@@ -256,6 +257,19 @@ def test_claims_are_told_and_bind_nobody(store: PartStore, tmp_path: Path) -> No
     (tmp_path / "samples" / "_part-000000.claim").write_text("{")
     assert store.claims() == {}
     assert store.claim(FIRST)["attempt"] == 1
+
+
+def test_no_metadata_stays_in_memory(store: PartStore) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for shard in SHARDS:
+            commit(store, shard)
+        assert all(store.verified_all(SHARDS))
+        kept = [each for each in gc.get_objects() if type(each) is pq.FileMetaData]
+    finally:
+        gc.enable()
+    assert kept == []
 
 
 def test_what_is_missing_says_so(store: PartStore) -> None:
