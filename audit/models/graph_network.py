@@ -224,9 +224,11 @@ class GraphNetwork:
         tensors = {node: t for node, t in seen.tensors.items() if t.requires_grad}
         found: dict[fx.Node, bool] = {}
         for number in range(DIRECTIONS):
-            mix = direction(seen.output, number).expand_as(seen.output)
+            # A scalar: to be given a gradient torch loads its symbolic shapes, half a second.
+            with torch.enable_grad():
+                mix = (seen.output * direction(seen.output, number)).sum()
             given: tuple[Tensor | None, ...] = torch.autograd.grad(
-                seen.output, list(tensors.values()), mix, retain_graph=True, allow_unused=True
+                mix, list(tensors.values()), retain_graph=True, allow_unused=True
             )
             for (node, tensor), gradient in zip(list(tensors.items()), given, strict=True):
                 if gradient is None:
