@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +121,7 @@ def open_audits(
     asked: argparse.Namespace,
     precision: str = "float32",
     batch: int | None = None,
+    ways: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Ours]:
     """Every way of auditing that works here, by name.
 
@@ -133,11 +134,12 @@ def open_audits(
         precision: Of the backbone.
         batch: Images at a time; ``None`` for what the audit itself takes on a CPU, and for the
             subject's elsewhere.
+        ways: Settings by the name of the way; ``None`` for those of :func:`audit_ways`.
     """
     found = {}
     side = subject.side
     usual = plain_batch_size((side, side)) if asked.device == "cpu" else subject.batch
-    for name, settings in audit_ways(asked, precision).items():
+    for name, settings in (ways or audit_ways(asked, precision)).items():
         opening = audit_of(
             subject,
             model,
