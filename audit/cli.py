@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +34,34 @@ _OBJECTS_BEFORE_A_LOOK = 100_000
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
-def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What names a network and its images; the same for every command that opens one."""
-    options = (
+def _model_options(
+    model: str = "the checkpoint's, else cnn", weights: str = "shipped, or pretrained"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What names a network and its images; the same for every command that opens one.
+
+    Args:
+        model: Which network is taken where none is named.
+        weights: Which weights, likewise.
+    """
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(_options_of_models(model, weights)):
+            command = option(command)
+        return command
+
+    return add
+
+
+def _options_of_models(
+    model: str, weights: str
+) -> Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    return (
         click.option(
             "--model",
             help="cnn | cnn-se | resnet20 | a torchvision or timm name | module:function | a .pt2 "
-            "or TorchScript file  [default: the checkpoint's, else cnn]",
+            f"or TorchScript file  [default: {model}]",
         ),
-        click.option(
-            "--checkpoint", type=_FILE, help="Weights.  [default: shipped, or pretrained]"
-        ),
+        click.option("--checkpoint", type=_FILE, help=f"Weights.  [default: {weights}]"),
         click.option("--checkpoint-key", help="Entry of the checkpoint to take.  [default: found]"),
         click.option("--preprocessing", help="imagenet  [default: the model's own word]"),
         click.option("--image-size", help="What the model sees: N or HxW."),
@@ -52,9 +70,6 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--mean", type=float, nargs=3, help="Normalisation, for values in [0, 1]."),
         click.option("--std", type=float, nargs=3, help="Likewise."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +142,7 @@ def _audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--config", type=_FILE, help="Job file (TOML); flags override it."),
         _data_options,
-        _model_options,
+        _model_options(),
         click.option("--class-map", type=_FILE,
                      help="Which outputs make up each class (TOML, JSON, CSV)."),
         click.option("--class-map-by", help="max | sum | mean of the outputs.  [default: max]"),
@@ -225,7 +240,7 @@ def run(config: Path | None, piece: str | None, **flags: Any) -> int:
 
         require_cluster(os.environ.get("RAY_ADDRESS"))
     if piece is not None:
-        return _run_piece(settings, piece)
+        return _run_piece(settings, piece, None if gate_settings is None else config)
     _begin(settings, "opening")
     from audit.job import run_audit
     from audit.stopping import on_terminate
@@ -256,8 +271,8 @@ def _address_of(run: AuditRun) -> str | None:
     return f"{out.rstrip('/')}/{facts['dataset']}/{facts['model']}/{facts['run_id']}"
 
 
-def _run_piece(settings: AuditConfig, given: str) -> int:
-    """Compute one piece of a run."""
+def _run_piece(settings: AuditConfig, given: str, gated: Path | None) -> int:
+    """Compute one piece of a run, whose job file may have a gate."""
     from audit.engines.pieces import read_piece
 
     piece = read_piece(given, os.environ)
@@ -267,9 +282,11 @@ def _run_piece(settings: AuditConfig, given: str) -> int:
 
     with on_terminate(settings.grace) as stopping:
         done = run_piece(piece, settings, say=_say, stopping=stopping)
+    parts = f"{done.shards} part{'' if done.shards == 1 else 's'}"
+    with_gate = "" if gated is None else f" --config {shlex.quote(str(gated))}"
     click.echo(
-        f"piece {piece}: {done.shards} parts, of which {done.computed} computed now "
-        f"({done.samples:,} images)\nwhen all pieces are done: audit merge {done.place}"
+        f"piece {piece}: {parts}, of which {done.computed} computed now ({done.samples:,} images)\n"
+        f"when all pieces are done: audit merge {shlex.quote(done.place)}{with_gate}"
     )
     return 0
 
@@ -282,8 +299,12 @@ def _run_piece(settings: AuditConfig, given: str) -> int:
 def merge(place: str | None, config: Path | None, allow_missing: bool, **flags: Any) -> int:
     """Verify the parts of a run, and make its tables and its page of them.
 
-    RUN is its folder or address. Without it the settings name the run, as in audit run. Beside it
-    only settings are of use that say how to conclude, such as --device or --data-root.
+    RUN is its folder or address, or a folder with one run at any depth. Without it the settings
+    name the run, as in audit run. Beside it only settings are of use that say how to conclude, such
+    as --device or --data-root.
+
+    With a [gate] in the job file (--config) the exit code is 3 where the run breaks one of its
+    rules; RUN alone knows of no gate.
     """
     from audit.config import file_settings, load_config
 
@@ -362,6 +383,7 @@ def train(out: Path | None, device: str, **settings: Any) -> None:
     from audit.errors import ConfigError
     from audit.training import Recipe
     from audit.training import train as train_model
+    from audit.validating import expected_of
 
     try:
         recipe = Recipe(**settings)
@@ -369,7 +391,7 @@ def train(out: Path | None, device: str, **settings: Any) -> None:
         first = error.errors()[0]
         raise ConfigError(
             f"--{str(first['loc'][0]).replace('_', '-')} is not valid",
-            expected=first["msg"],
+            expected=expected_of(error),
             found=repr(first["input"]),
         ) from error
     folder = out or Path("runs") / f"{recipe.dataset.replace(':', '-')}-{recipe.model}"
@@ -380,13 +402,14 @@ def train(out: Path | None, device: str, **settings: Any) -> None:
 
 @cli.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
-@_model_options
+@_model_options("the checkpoint's", "pretrained, of torchvision and timm")
 @click.option("--classes", help="Names with commas, or a file of them (lines or JSON).  "
               "[default: the model's own]")  # fmt: skip
-@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Explain so many of the most probable classes.")  # fmt: skip
+@click.option("--top", type=click.IntRange(min=1),
+              help="Explain so many of the most probable classes.  [default: 1]")  # fmt: skip
 @click.option("--class", "targets", multiple=True, metavar="NAME",
-              help="Explain this class instead, by name or number; may be repeated.")  # fmt: skip
+              help="Explain this class instead of the most probable, by name or number; may be "
+              "repeated.")  # fmt: skip
 @click.option("--method", help="hirescam | gradcam | cam | gradcam++ | xgradcam | layercam | "
               "eigencam | scorecam | ablationcam | channels  [default: hirescam]")  # fmt: skip
 @click.option("--smooth", help="none | flip | flip+intensity  [default: none]")
@@ -405,6 +428,9 @@ def explain(images: tuple[str, ...], **asked: Any) -> int:
     from audit.explain import OK, as_text, each_image, probability_lines
 
     top = asked.pop("top")
+    if top is not None and asked["targets"]:
+        raise click.UsageError("--class and --top both say which classes are explained: leave one")
+    top = top or 1
     asked["targets"] = asked["targets"] or top
     good = bad = 0
     for one in each_image(images, say=lambda text: click.echo(text, err=True), **asked):
@@ -424,7 +450,7 @@ def explain(images: tuple[str, ...], **asked: Any) -> int:
 
 @cli.command()
 @click.argument("name", required=False, metavar="[MODEL]")
-@_model_options
+@_model_options("the checkpoint's", "none needed")
 @click.option("--all", "everything", is_flag=True, help="Show every activation.")
 def layers(name: str | None, model: str | None, everything: bool, **flags: Any) -> None:
     """List the layers of a network that heatmaps may be made of.
@@ -443,7 +469,7 @@ def layers(name: str | None, model: str | None, everything: bool, **flags: Any) 
 @cli.command()
 @click.option("--config", type=_FILE, help="Job file (TOML); flags override it.")
 @_data_options
-@_model_options
+@_model_options("the checkpoint's, else none", "shipped, or pretrained")
 @click.option("--masks", help="estimated | component | ellipse | rembg:SESSION; several with "
               "commas  [default: estimated]")  # fmt: skip
 @click.option("--limit", type=int, help="Take this many samples, evenly spaced.")

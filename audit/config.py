@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from audit.errors import ConfigError
+from audit.validating import expected_of
 
 Triple = tuple[float, float, float]
 Auto = Literal["auto"]
@@ -33,6 +34,8 @@ Precision = Literal["float32", "tf32", "bf16", "fp16"]
 Language = Literal["en", "zh"]
 Colours = Literal["jet", "viridis", "cividis", "inferno"]
 
+# The table of a job file that audit.gate reads.
+GATE = "gate"
 MASKS = ("auto", "dataset", "estimated", "component", "ellipse")
 _SESSION = re.compile(r"rembg:[a-z0-9][a-z0-9_.-]*")
 # Also with one slash only, as paths make them.
@@ -326,10 +329,12 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> AuditConfig:
     where = f" in {file}" if file is not None else ""
     unknown = [name for name in settings if name not in AuditConfig.model_fields]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], AuditConfig.model_fields, n=1)
+        # A table of rules stands beside the settings in a job file.
+        known = [*AuditConfig.model_fields, *([] if file is None else [GATE])]
+        near = difflib.get_close_matches(unknown[0], known, n=1)
         raise ConfigError(
             f"unknown setting '{unknown[0]}'{where}",
-            expected="one of " + ", ".join(AuditConfig.model_fields),
+            expected="one of " + ", ".join(known),
             remedy=f"did you mean '{near[0]}'?" if near else None,
         )
     try:
@@ -337,12 +342,9 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> AuditConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        if first["type"] == "missing":
-            message = "three numbers"
         raise ConfigError(
             f"the setting '{name}' (--{name.replace('_', '-')}){where} is not valid",
-            expected=message,
+            expected=expected_of(error),
             found=repr(settings[name]),
         ) from error
 
@@ -355,7 +357,7 @@ def file_settings(file: Path | None) -> dict[str, Any]:
     """
     settings = read_toml(file) if file is not None else {}
     # Read by audit.gate.
-    settings.pop("gate", None)
+    settings.pop(GATE, None)
     return settings
 
 

@@ -21,12 +21,13 @@ from audit.errors import OutputError
 _TEMPORARY = ".writing"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, flag: str | None = "--out") -> None:
     """Write a file so that a kill at any moment leaves the old one, the new one or none.
 
     Args:
         path: Where to; its folder must exist.
         content: All of the file.
+        flag: What names the place, for the message; ``None`` where a call in Python does.
 
     Raises:
         OutputError: If the disk is full or the folder is not writable.
@@ -41,7 +42,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise output_error(path, error) from error
+        raise output_error(path, error, flag) from error
 
 
 def _write_beside(temporary: Path, path: Path, content: bytes) -> None:
@@ -68,8 +69,12 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, *, flag: str | None = "--out") -> Path:
     """Create a folder and its parents.
+
+    Args:
+        path: The folder.
+        flag: As of :func:`write_atomically`.
 
     Raises:
         OutputError: If it cannot be created or written to.
@@ -77,9 +82,9 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise output_error(path, error) from error
+        raise output_error(path, error, flag) from error
     if not os.access(path, os.W_OK):
-        raise output_error(path, PermissionError(errno.EACCES, "the folder is not writable"))
+        raise output_error(path, PermissionError(errno.EACCES, "the folder is not writable"), flag)
     return path
 
 
@@ -135,12 +140,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def output_error(path: Path, error: OSError) -> OutputError:
-    """What to tell the user about a failed write."""
+def output_error(path: Path, error: OSError, flag: str | None = "--out") -> OutputError:
+    """What to tell the user about a failed write; ``flag`` as of :func:`write_atomically`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space and run the same command again: finished parts are kept"
+    elif flag is None:
+        remedy = "give another path, in a folder that can be written to"
     else:
-        remedy = "name a folder that can be written to with --out"
+        remedy = f"name a folder that can be written to with {flag}"
     return OutputError(f"cannot write {path}", found=error.strerror or str(error), remedy=remedy)
 
 

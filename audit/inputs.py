@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +16,10 @@ from torch import nn
 from audit.config import NOT_IN_FINGERPRINT, AuditConfig
 from audit.data import MaskFiles, ReadPolicy, Split, open_split
 from audit.data.geometry import Geometry
+from audit.data.labels import BY_NUMBER, CLASSES, ODD_LABELS
 from audit.data.loader import workers_for
 from audit.data.reading import OutOfReach
+from audit.data.split import NamedSplit
 from audit.devices import pick_device
 from audit.errors import AuditError, DataError, UsageError
 from audit.files import make_folder
@@ -109,6 +112,9 @@ def open_inputs(
         open_storage(config.out)  # Refuses what is no address before hours of work.
     split = open_data(config)
     classifier = _open_classifier(config, split, network)
+    named_by_model = classifier.classes != tuple(split.classes)
+    if named_by_model:
+        split = NamedSplit(split, classifier.classes)
     if classifier.preprocessing.geometry is not None:
         split = split.framed(classifier.preprocessing.geometry)
     parts = cut(
@@ -139,7 +145,7 @@ def open_inputs(
         "mean": classifier.mean,
         "std": classifier.std,
         "layer": [parts.layer, parts.how],
-        "classes": classifier.classmap.identity() if classifier.classmap else None,
+        "classes": _identity_of_classes(classifier, named_by_model=named_by_model),
         "masks": [*names, *(cache.estimator.fingerprint() for cache in families.caches)],
         "code": code_fingerprint(),
         "schema": SCHEMA_VERSION,
@@ -203,6 +209,13 @@ def _open_classifier(config: AuditConfig, split: Split, network: nn.Module | Non
     )
 
 
+def _identity_of_classes(classifier: Classifier, *, named_by_model: bool) -> dict[str, Any] | None:
+    """What the data's own class names do not say of the classes."""
+    if named_by_model:
+        return {"names": list(classifier.classes)}
+    return classifier.classmap.identity() if classifier.classmap else None
+
+
 def settle_geometry(config: AuditConfig, split: Split) -> Geometry | None:
     """How pictures become what the model sees, for work that needs no logits.
 
@@ -238,6 +251,8 @@ def _request(config: AuditConfig, split: Split) -> Request:
 def _wanted(config: AuditConfig, split: Split, classes: Sequence[str] | None) -> Wanted:
     return Wanted(
         classes=classes,
+        by_number=split.facts.get(CLASSES) == BY_NUMBER,
+        odd_labels=str(split.facts.get(ODD_LABELS, "")),
         native_size=split.stored_size,
         flags=flags_of(config),
         class_map=config.class_map if classes is not None else None,
@@ -246,11 +261,17 @@ def _wanted(config: AuditConfig, split: Split, classes: Sequence[str] | None) ->
 
 
 def refuse_two_networks(config: AuditConfig, network: nn.Module | None) -> None:
-    """Refuse a network that is at hand beside the name of another.
+    """Refuse a network that is at hand beside the name of another, and what is no network.
 
     Raises:
-        UsageError: If both are given.
+        UsageError: Then.
     """
+    if network is not None and not isinstance(network, nn.Module):
+        raise UsageError(
+            "what was given as network is none",
+            expected="network=…, a torch.nn.Module; a name or a file is a model: model='resnet50'",
+            found=f"{type(network).__name__} {network!r:.80}",
+        )
     named = [
         name
         for name in ("model", "checkpoint", "checkpoint_key")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from audit.config import AuditConfig, load_config
+from audit.data.labels import ODD_LABELS
 from audit.engines import compute
 from audit.engines.pieces import Piece
 from audit.files import shared_writer
@@ -25,14 +26,14 @@ from audit.merging import (
     refuse_bad_data,
     verify,
 )
-from audit.models import describe, evaluation, plain_kernels
+from audit.models import describe
 from audit.reopening import no_run, open_again
 from audit.run.plan import read_plan, settle_plan
 from audit.run.store import Shard
 from audit.stopping import Stopping
 from audit.telemetry import Telemetry
 from audit.telemetry.profiling import span
-from audit.work import Worker, open_worker, profiled, shards_of
+from audit.work import Worker, open_worker, profiled, ready_network, shards_of
 
 if TYPE_CHECKING:
     from audit.viewing import Run
@@ -92,10 +93,10 @@ def run_audit(
             opened = open_inputs(settled, network)
         profile.opened(opened)
         _tell_opened(telemetry, opened, shards_of(opened), say)
-        with held(opened), evaluation(opened.classifier.module), plain_kernels():
+        with held(opened), ready_network(opened):
             # A run with a name may be another one.
             settle_plan(opened.storage, opened.plan)
-            manifest = finished_manifest(opened)
+            manifest = _finished(opened, telemetry)
             if manifest is None or is_stale(manifest, opened.config):
                 opened = _continued(opened, manifest)
                 manifest = _compute(opened, stopping or Stopping(0), telemetry)
@@ -133,7 +134,7 @@ def run_piece(
         profile.opened(opened)
         mine = piece.of(shards_of(opened))
         _tell_opened(telemetry, opened, mine, say)
-        with shared_writer(opened.folder), evaluation(opened.classifier.module), plain_kernels():
+        with shared_writer(opened.folder), ready_network(opened):
             settle_plan(opened.storage, opened.plan)
             worker = open_worker(opened, str(piece), telemetry)
             found = worker.store.verified_all(mine)
@@ -189,9 +190,9 @@ def merge_run(
         else:
             opened = open_again(str(place), settings, network)
         _tell_opened(telemetry, opened, shards_of(opened), say)
-        with held(opened), evaluation(opened.classifier.module), plain_kernels():
+        with held(opened), ready_network(opened):
             _refuse_none(opened)
-            manifest = finished_manifest(opened)
+            manifest = _finished(opened, telemetry)
             if manifest is None or is_stale(manifest, opened.config):
                 opened = _continued(opened, manifest)
                 worker = _begin(opened, telemetry)
@@ -226,7 +227,8 @@ def _tell_opened(
     shards: Sequence[Shard],
     say: Callable[[str], object] | None,
 ) -> None:
-    described = describe(opened.classifier, opened.parts)
+    odd = opened.split.facts.get(ODD_LABELS)
+    described = describe(opened.classifier, opened.parts, [str(odd)] if odd else ())
     if say is not None and telemetry.human:
         say(described)
     telemetry.opened(
@@ -245,6 +247,17 @@ def _tell_found(telemetry: Telemetry, shards: Sequence[Shard], missing: Sequence
         shards=len(shards) - len(missing),
         samples=sum(map(len, shards)) - sum(map(len, missing)),
     )
+
+
+def _finished(opened: Opened, telemetry: Telemetry) -> dict[str, Any] | None:
+    """The manifest of a run that is complete, if it is; of edits that it keeps is told."""
+    manifest = finished_manifest(opened)
+    if manifest is not None and opened.config.edits == "none" != manifest["config"]["edits"]:
+        # Here, not above: a run begins to compute earlier without tables.
+        from audit.pixels import tell_kept
+
+        tell_kept(opened, telemetry)
+    return manifest
 
 
 def _continued(opened: Opened, manifest: Mapping[str, Any] | None) -> Opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,12 @@ def look_again(
     a_class = images_a_class(len(opened.split.classes), opened.split.image_size)
     bank = choose_bank(samples, a_class, opened.config.seed)
     editor = PixelEditor(auditor, chosen, predicted, bank, opened.config.seed)
-    store = PartStore(opened.storage, EDITS, editor.fingerprint(opened.fingerprint))
+    fingerprint = editor.fingerprint(opened.fingerprint)
+    telemetry = telemetry or Telemetry()
+    if others := sum(count for of, count in _edited(opened.storage) if of != fingerprint):
+        instead = f"replaced by those of {len(chosen):,}" if len(chosen) else "removed"
+        telemetry.note(f"pixel edits of {others:,} images are {instead}: {_asked(opened)}")
+    store = PartStore(opened.storage, EDITS, fingerprint)
     shards = plan_shards(len(chosen), _SHARD)
     missing = [shard for shard in shards if store.verified(shard) is None]
     if missing:
@@ -62,6 +68,37 @@ def look_again(
         _empty(opened.folder / EDITS)
         pull(opened.storage, names, opened.folder)
     return names, editor
+
+
+def tell_kept(opened: Opened, telemetry: Telemetry) -> None:
+    """Tell of edits that are there and were not asked for.
+
+    Args:
+        opened: A complete run.
+        telemetry: Is told.
+    """
+    if kept := sum(count for _, count in _edited(opened.storage)):
+        telemetry.note(
+            f"pixel edits of an earlier run are kept: {kept:,} images (for a run without them: "
+            "another --run NAME)"
+        )
+
+
+def _asked(opened: Opened) -> str:
+    return f"--edits {opened.config.edits}"
+
+
+def _edited(storage: Storage) -> list[tuple[str, int]]:
+    """Of each part of edits that is there, which choice it belongs to, and how many it holds."""
+    found = []
+    for entry in storage.entries(EDITS):
+        if entry.name.endswith(".json"):
+            try:
+                sidecar = json.loads(storage.read(entry.name))
+                found.append((str(sidecar["fingerprint"]), int(sidecar["rows"])))
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                continue  # of a writer that was killed; its part is no evidence
+    return found
 
 
 def _remove_others(storage: Storage, names: Sequence[str]) -> None:

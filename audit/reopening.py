@@ -15,6 +15,7 @@ from audit.data import is_code
 from audit.errors import UsageError
 from audit.inputs import Opened, open_inputs
 from audit.run.manifest import NAME
+from audit.run.plan import NAME as PLAN
 from audit.run.plan import Plan, read_plan, settle_plan
 from audit.storage import Storage, is_remote, open_storage
 from audit.usercode import is_spec
@@ -23,6 +24,8 @@ from audit.usercode import is_spec
 _OF_THE_MACHINE = frozenset({"out", "run", "cache", "download", "metrics", "log_json"})
 # Those that say how a run is concluded, and may have changed since it was begun.
 _OF_THE_END = ("edits", "sanity", "max_bad", "lang", "colours", "grids")
+# Runs that a message names where a folder holds several.
+_NAMED = 5
 _BUCKET = re.compile(r"[^:/]+://[^/]")
 
 
@@ -30,14 +33,15 @@ def open_again(place: str, changes: Mapping[str, Any], network: nn.Module | None
     """Open what a run reads.
 
     Args:
-        place: The run's folder or address.
+        place: The run's folder or address, or a folder with one run at any depth.
         changes: Settings that the caller gives; ``None`` for those that the plan gives.
         network: The network, where the run's was given in memory.
 
     Raises:
-        UsageError: If there is no run, if its plan names code that the caller does not name, or if
-            what it reads is not what it was.
+        UsageError: If there is no run or several, if its plan names code that the caller does not
+            name, or if what it reads is not what it was.
     """
+    place = _of_one_run(place)
     storage = open_storage(place)
     plan = read_plan(storage)
     if plan is None:
@@ -53,6 +57,27 @@ def open_again(place: str, changes: Mapping[str, Any], network: nn.Module | None
     opened = open_inputs(config, network, rows_by=plan.facets.get("device"), place=place)
     settle_plan(storage, opened.plan)
     return opened
+
+
+def _of_one_run(place: str) -> str:
+    """The folder of the only run below a folder; what is a run itself, or nothing, stays.
+
+    Raises:
+        UsageError: If there are several.
+    """
+    storage = open_storage(place)
+    if is_remote(storage.place) or read_plan(storage) is not None:
+        return place
+    below = sorted(str(file.parent) for file in Path(storage.place).glob(f"**/{PLAN}"))
+    if len(below) > 1:
+        raise UsageError(
+            f"there are several runs in {place}",
+            expected=f"the folder or address of a run, with its {PLAN}",
+            found=f"{len(below):,}: {', '.join(below[:_NAMED])}"
+            + (", …" if len(below) > _NAMED else ""),
+            remedy="name one of them",
+        )
+    return below[0] if below else place
 
 
 def _refuse_code(place: str, plan: Plan, given: Mapping[str, Any]) -> None:

@@ -147,14 +147,14 @@ class Run(reading.AuditRun):
             A ``fiftyone.Sample`` each.
         """
         fiftyone = _fiftyone()
-        place = make_folder(self.path / "fiftyone" if folder is None else Path(folder))
+        place = make_folder(self.path / "fiftyone" if folder is None else Path(folder), flag=None)
         for sample_id in self.pictured if sample_ids is None else sample_ids:
             row = self.sample(sample_id)
             seen = self._seen(sample_id, row, None)
             record = record_of(row, seen, tuple(self.manifest["grid"]))
             # A sample's name may hold anything; its position is a safe name for a file.
             file = place / f"{int(row['index']):09d}.png"
-            write_atomically(file, png_of(seen.image))
+            write_atomically(file, png_of(seen.image), flag=None)
             yield _fiftyone_sample(fiftyone, file.resolve(), record)
 
     @cached_property

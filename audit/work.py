@@ -22,6 +22,7 @@ from audit.explaining import explainer_of
 from audit.inference.batching import plain_batch_size, probed_batch_size
 from audit.inference.choosing import backbone_of, head_of
 from audit.inputs import Opened
+from audit.models import evaluation, own_failures, plain_kernels
 from audit.run.behind import Behind
 from audit.run.engine import Auditor, ShardRows, evidence_share
 from audit.run.plan import settle_batch_size
@@ -433,6 +434,21 @@ def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         touches = bool(joined) and joined[-1][1] == start
         joined.append((joined.pop()[0] if touches else start, stop))
     return joined
+
+
+@contextmanager
+def ready_network(opened: Opened) -> Iterator[None]:
+    """Have the network of a run compute, and be afterwards as it was before.
+
+    Raises:
+        AuditError: If its own code fails.
+    """
+    with (
+        own_failures(opened.classifier.architecture),
+        evaluation(opened.classifier.module),
+        plain_kernels(),
+    ):
+        yield
 
 
 @contextmanager

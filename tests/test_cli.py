@@ -18,9 +18,10 @@ import pandas as pd
 import pytest
 import torch
 
-from audit import load_run
-from audit.config import AuditConfig
+from audit import load_run, run_audit
+from audit.config import AuditConfig, load_config
 from audit.data.loader import iterate
+from audit.errors import ConfigError, UsageError
 from audit.explaining import explainer_of
 from audit.inputs import open_inputs
 from audit.models import build, evaluation
@@ -95,12 +96,12 @@ def test_the_job_files_are_valid(job: str) -> None:
         (["--masks", "dataset", "--dataset", "cifar10", "--data-root", "{cifar}"],
          ["has no object masks"]),
         (["--device", "cuda:77"], ["the device 'cuda:77'"]),
-        (["--limit", "0"], ["--limit", "greater than or equal to 1"]),
+        (["--limit", "0"], ["--limit", "a number of at least 1"]),
         (["--limit", "x"], ["--limit"]),
         (["--batch-size", "0"], ["--batch-size", "at least 1"]),
         (["--std", "0", "1", "1"], ["--std", "three numbers above 0"]),
         (["--mean", "nan", "0", "0"], ["--mean", "three finite numbers"]),
-        (["--image-size", "5"], ["--image-size", "greater than or equal to 8"]),
+        (["--image-size", "5"], ["--image-size", "a number of at least 8"]),
         (["--image-size", "64xq"], ["--image-size", "192x256"]),
         (["--method", "gradcam,gradcam"], ["--method", "each method once"]),
         (["--target-layer", "layer9"], ["no layer 'layer9'", "features.2.2 (128×8×8)"]),
@@ -128,6 +129,31 @@ def test_usage_errors(
     fails(result, 2, *words, out=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("limit", "abc", "a whole number"),
+        ("limit", 0, "a number of at least 1"),
+        ("edits", "some", "'auto', 'all' or 'none', or a whole number"),
+        ("max_bad", "x", "a number"),
+        ("grids", "perhaps", "true or false"),
+        ("mean", (0.5, "x", 0.5), "a number"),
+        ("mean", (0.5, 0.5), "three numbers"),
+        ("lang", "fr", "'en' or 'zh'"),
+    ],
+)
+def test_values_that_are_not_valid_in_our_words(setting: str, value: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"the setting '{setting}'") as caught:
+        load_config(None, {setting: value})
+    assert caught.value.expected == expected
+
+
+def test_what_is_given_as_network_and_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="what was given as network is none") as caught:
+        run_audit(network="resnet50", dataset="demo", limit=20, out=tmp_path)  # type: ignore[arg-type]
+    assert caught.value.found == "str 'resnet50'"
+
+
 def test_a_misspelt_setting_gets_a_suggestion(tmp_path: Path, audit_here: Here) -> None:
     (tmp_path / "job.toml").write_text('datset = "demo"')
     fails(
@@ -150,7 +176,7 @@ def test_wrong_checkpoints(tmp_path: Path, audit_here: Here) -> None:
     normalisation = ["--mean", 0.5, 0.5, 0.5, "--std", 0.2, 0.2, 0.2]
     for name, words in {
         "page.pth": ["page.pth is not a whole PyTorch checkpoint", "<!doctype"],
-        "truncated.pth": ["truncated.pth is not a whole PyTorch checkpoint"],
+        "truncated.pth": ["truncated.pth is not a whole PyTorch checkpoint", "ends too early"],
         "seven.pth": ["another number of classes", "expected: 10", "found: 7"],
         "nan.pth": ["not finite"],
         "code.pth": ["holds more than tensors", "torch.save(model.state_dict()"],
@@ -165,6 +191,8 @@ def test_output_that_cannot_be_written(tmp_path: Path, audit_here: Here) -> None
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file" / "reports", Path("/proc/reports")):
         fails(audit_here("run", "--limit", 20, "--out", out), 1, "cannot write", "--out")
+    cached = ["--masks", "estimated", "--limit", 20, "--cache", tmp_path / "file" / "masks"]
+    fails(audit_here("run", *cached, "--out", tmp_path / "out"), 1, "cannot write", "with --cache")
 
 
 def test_a_limit_on_file_sizes_loses_nothing_and_fakes_nothing(
@@ -422,7 +450,8 @@ def test_train_from_the_command_line(tmp_path: Path, audit_here: Here) -> None:
     assert result.returncode == 0, result.stderr
     assert "acc=" in result.stderr
     assert "Test accuracy" in result.stdout
-    fails(audit_here("train", *flags, "--lr", -1), 2, "--lr")
+    fails(audit_here("train", *flags, "--lr", -1), 2, "--lr", "a number above 0")
+    fails(audit_here("train", *flags, "--hold-out", 0), 2, "a number of at least 1")
     other = audit_here("train", *flags, "--model", "vgg", "--out", tmp_path / "x")
     fails(other, 2, "unknown model")
 

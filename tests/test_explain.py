@@ -117,6 +117,7 @@ def audit(audit_here: Audit) -> Audit:
 
 
 Audit = Callable[..., subprocess.CompletedProcess[str]]
+SHIPPED = "cifar10-cnn/model.safetensors or --checkpoint /"
 NETWORK = (
     "--model", "flowers:Flowers", "--checkpoint", "flowers.pth", "--preprocessing", "imagenet",
     "--classes", ",".join(FLOWERS),
@@ -279,7 +280,7 @@ def test_a_class_that_nothing_speaks_for_is_told(tmp_path: Path) -> None:
 def test_one_panel_for_each_class(here: Path, audit: Audit) -> None:
     for flags, count in (
         ([], 1), (["--top", 2], 2), (["--top", 5], 5), (["--top", 9], 5),
-        (["--class", "roses", "--class", "0", "--top", 5], 2),
+        (["--class", "roses", "--class", "0"], 2),
         (["--method", "eigencam", "--top", 3], 1),
     ):  # fmt: skip
         result = audit("explain", "photos/b.png", *NETWORK, *flags)
@@ -416,7 +417,8 @@ def test_a_picture_whose_logits_are_not_finite(tmp_path: Path) -> None:
         (["photos/b.png", *NETWORK[:-1], "names.txt"], ["names.txt does not exist"]),
         (["photos/b.png", *NETWORK[:4]], ["the size of the images", "--preprocessing imagenet"]),
         (["photos/b.png"], ["no network is named", "--model NAME"]),
-        (["photos/b.png", "--model", "cnn"], ["no weights for 'cnn'", "--checkpoint"]),
+        (["photos/b.png", "--model", "cnn"], ["no weights for 'cnn'", SHIPPED]),
+        (["photos/b.png", "--model", "resnet20"], ["no weights", "audit train --model resnet20"]),
         (["photos/b.png", "--model", "resnet18"], ["no weights were given", "--download"]),
         (["photos/b.png", *NETWORK, "--method", "magic"], ["--method", "hirescam"]),
         (["photos/b.png", *NETWORK, "--method", "cam,gradcam"], ["one method at a time"]),
@@ -427,6 +429,7 @@ def test_a_picture_whose_logits_are_not_finite(tmp_path: Path) -> None:
         (["photos/b.png", *NETWORK, "--device", "cuda:77"], ["the device 'cuda:77'"]),
         (["photos/b.png", *NETWORK, "--top", "0"], ["--top"]),
         (["photos/b.png", *NETWORK, "--channels", "99"], ["--channels"]),
+        (["photos/b.png", *NETWORK, "--class", "1", "--top", "2"], ["--class and --top"]),
         ([], ["IMAGE"]),
     ],
 )  # fmt: skip
@@ -438,6 +441,17 @@ def test_usage_errors(arguments: list[str], words: list[str], here: Path, audit:
     for word in words:
         assert word in result.stderr
     assert not list(here.rglob("*_heatmap.jpg"))
+
+
+def test_what_help_and_messages_promise(here: Path, audit: Audit) -> None:
+    for command, promised in (("explain", False), ("layers", False), ("run", True)):
+        shown = " ".join(audit(command, "--help").stdout.split())
+        assert ("else cnn]" in shown) is promised
+        assert ("[default: shipped" in shown) is promised
+    remedy = audit("explain", "photos/b.png").stderr.splitlines()[-1]
+    flag, file = remedy.split()[-2:]
+    done = audit("explain", "photos/b.png", flag, file, "--out", "out")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_that_cannot_be_written(here: Path, audit: Audit) -> None:

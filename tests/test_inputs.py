@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+import audit.models
+from audit import run_audit
 from audit.config import load_config
-from audit.data import ArraySplit, Split, open_split
+from audit.data import ArraySplit, Geometry, Split, open_split
 from audit.errors import ConfigError, UsageError
 from audit.inputs import mask_families, open_inputs
 from tests.conftest import random_model
@@ -158,3 +161,35 @@ def test_families_of_masks() -> None:
     assert families("rembg:u2netp", demo) == ("rembg:u2netp", "estimated", "component", "ellipse")
     with pytest.raises(UsageError, match="has no object masks"):
         families("estimated,dataset", bare)
+
+
+def test_numbers_of_classes_take_the_names_that_the_weights_know(tmp_path: Path) -> None:
+    demo = open_split("demo", "test", limit=60)
+    batch = demo.__getitems__(range(60))
+    for i, image in enumerate(batch.images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    labels = [str(label) for label in batch.labels.tolist()]
+    labels[7] = "x7"
+    rows = [f"{i}.png,{label}" for i, label in enumerate(labels)]
+    (tmp_path / "data.csv").write_text("\n".join(["image,label", *rows]))
+    dataset = f"manifest:{tmp_path / 'data.csv'}"
+    weights = Path(audit.models.__file__).parent / "weights" / "demo-cnn" / "model.safetensors"
+    given = {"dataset": dataset, "model": "cnn", "checkpoint": weights, "out": tmp_path / "out"}
+    opened = open_inputs(load_config(None, given))
+    assert opened.split.classes == demo.classes == opened.classifier.classes
+    assert opened.classifier.classmap is None
+    assert opened.plan.facets["classes"] == {"names": list(demo.classes)}
+    found = opened.split.__getitems__(range(60))
+    assert found.status[7] == "bad_label"
+    assert found.labels.tolist() == [-1 if i == 7 else int(n) for i, n in enumerate(labels)]
+    assert opened.split.facts == {
+        "classes": "by number",
+        "odd labels": "1 of 60 labels is no number of a class: 'x7' in row 8",
+    }
+    # The names are the model's: the data are the same without them.
+    alone = open_split(dataset)
+    assert opened.data_fingerprint == alone.framed(Geometry.square(32)).fingerprint()
+    said: list[str] = []
+    run = run_audit(load_config(None, given | {"edits": "none"}), say=said.append)
+    assert run.manifest["classes"] == list(demo.classes)
+    assert "note: 1 of 60 labels is no number of a class: 'x7' in row 8" in said[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -101,7 +102,32 @@ def test_nothing_at_all_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="3 of 3 parts"):
         merge_run(place, allow_missing=True)
     with pytest.raises(UsageError, match="there is no run"):
+        merge_run(place / "samples")
+
+
+def test_a_folder_with_one_run_names_it(pieces: Path, tmp_path: Path) -> None:
+    assert merge_run(tmp_path, allow_missing=True).path == pieces
+    shutil.copytree(pieces, pieces.with_name("other"))
+    with pytest.raises(UsageError, match="there are several runs in") as raised:
         merge_run(tmp_path)
+    assert str(raised.value.found).startswith("2: ")
+    assert str(pieces) in str(raised.value.found)
+
+
+def test_the_gate_of_a_run_in_pieces(pieces: Path, audit_here: Callable[..., Any]) -> None:
+    settings = "\n".join(f"{name} = {json.dumps(value)}" for name, value in SETTINGS.items())
+    job = pieces.parents[2] / "the job.toml"
+    job.write_text(
+        f"{settings}\nout = {json.dumps(str(pieces.parents[2]))}\n[gate]\nmin_accuracy = 1.0\n"
+    )
+    done = audit_here("run", "--config", job, "--shard", "1/3")
+    assert done.returncode == 0, done.stderr
+    assert "piece 1/3: 1 part, of which 1 computed now" in done.stdout
+    command = done.stdout.splitlines()[-1].partition(": ")[2]
+    assert shlex.split(command) == ["audit", "merge", str(pieces), "--config", str(job)]
+    judged = audit_here(*shlex.split(command)[1:])
+    assert judged.returncode == 3, judged.stderr
+    assert "GATE FAILED" in judged.stdout
 
 
 def test_processes_of_a_named_run_must_agree(pieces: Path, tmp_path: Path) -> None:

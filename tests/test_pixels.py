@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from audit import run_audit
+from audit import merge_run, run_audit
 from audit.errors import UsageError
 from audit.explaining import Explainer
 from audit.models import build, cut
@@ -86,6 +86,26 @@ def test_other_edits_keep_the_parts_and_replace_the_edits(run: AuditRun, tmp_pat
     assert set(none.classes["verdict"]) == {"too few samples"}
     with pytest.raises(UsageError, match="no edits"):
         _ = none.edits
+
+
+def test_edits_that_are_kept_or_replaced_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def notes(edits: str | int) -> list[str]:
+        run_audit(dataset="demo", grids=False, limit=40, out=tmp_path, edits=edits, run="here")
+        return [line for line in capsys.readouterr().err.splitlines() if "note: pixel" in line]
+
+    assert notes(30) == notes(30) == []
+    (kept,) = notes("none")
+    assert kept.startswith("note: pixel edits of an earlier run are kept: 30 images (")
+    assert notes(20) == ["note: pixel edits of 30 images are replaced by those of 20: --edits 20"]
+    (place,) = tmp_path.glob("demo/cnn/here")
+    merge_run(place, edits="none")
+    assert "note: pixel edits of an earlier run are kept: 20 images" in capsys.readouterr().err
+    # Of a run that was ended before its manifest was written.
+    (place / "manifest.json").unlink()
+    assert notes("none") == ["note: pixel edits of 20 images are removed: --edits none"]
+    assert notes("none") == []
 
 
 def test_parts_of_edits_that_are_whole_are_kept(tmp_path: Path) -> None:

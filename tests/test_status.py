@@ -250,6 +250,14 @@ def test_a_real_run_from_its_first_half_to_all_parts(
         file.write(b"x")
     told = audit_here("status", half, "--json")
     assert json.loads(told.stdout)["files_damaged"] == ["classes.parquet"]
+    shown = audit_here("status", half).stdout
+    assert "manifest  complete without parts 2–3, but it does not match files" in shown
+    assert "damaged   1 file beside the parts" in shown
+    part = half / "samples/part-000001.parquet"
+    kept = part.read_bytes()
+    part.unlink()
+    assert "2–3, but it does not match part 1: run the same" in audit_here("status", half).stdout
+    part.write_bytes(kept)
     assert audit_here("status", half / "samples").returncode == 2
 
     (half / "manifest.json").write_text("no JSON")

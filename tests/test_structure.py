@@ -12,11 +12,11 @@ import audit
 PACKAGE = Path(audit.__file__).parent
 # From the first room to the last; a module may import its own room and those before it.
 ROOMS = (
-    "errors", "config", "files", "telemetry", "storage", "devices", "memory", "stopping",
-    "usercode", "products", "data", "masks", "models", "training", "inference", "cam", "explaining",
-    "sanity", "score", "step", "run", "tables", "report", "inputs", "reopening", "work",
-    "viewing", "pixels", "results", "redraw", "comparing", "gate", "export", "merging",
-    "engines", "status", "job", "certify", "explain", "masking", "cli",
+    "errors", "validating", "config", "files", "telemetry", "storage", "devices", "memory",
+    "stopping", "usercode", "products", "data", "masks", "models", "training", "inference",
+    "cam", "explaining", "sanity", "score", "step", "run", "tables", "report", "inputs",
+    "reopening", "work", "viewing", "pixels", "results", "redraw", "comparing", "gate", "export",
+    "merging", "engines", "status", "job", "certify", "explain", "masking", "cli",
 )  # fmt: skip
 LEAVES = {"cam": {"errors"}, "score": {"errors", "products", "cam"}}
 

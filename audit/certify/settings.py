@@ -13,6 +13,7 @@ from audit.certify.plants import CUES, cue_named
 from audit.config import AuditConfig, Triple
 from audit.errors import ConfigError
 from audit.models.architectures import ARCHITECTURES
+from audit.validating import expected_of
 
 # Most test images for data that is not small by itself.
 _LIMIT, _TRAIN_LIMIT = 2000, 20_000
@@ -148,9 +149,8 @@ def load_settings(flags: Mapping[str, Any]) -> CertifySettings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         raise ConfigError(
             f"the setting --{name.replace('_', '-')} is not valid",
-            expected=message,
+            expected=expected_of(error),
             found=repr(given.get(name)),
         ) from error

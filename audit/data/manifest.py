@@ -84,6 +84,7 @@ def open_manifest(
     addresses = [place, records.base, *columns.addresses]
     require_backends(addresses)
     facts |= listing_facts(len(records), remote=any(map(is_uri, addresses[1:])))
+    facts |= records.labels.facts
     identity: Callable[[], str] | None = None
     if len(records) > MOST_LISTED:
         facts["data_fingerprint"] = BY_MANIFEST

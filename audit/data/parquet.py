@@ -266,6 +266,7 @@ def open_parquet(pattern: str, part: str, masks: MaskFiles) -> PictureSplit:
         classes=labels.classes,
         records=ParquetRecords(rows=rows, image=image, labels=labels, part=part),
         masks=ParquetMasks(rows=rows, column=MASK_COLUMN, files=masks) if has_masks else None,
+        facts=labels.facts,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audit.data.geometry import Geometry
+from audit.errors import visible
 
 MaskKind = Literal["dataset", "box"]
 
@@ -291,6 +292,44 @@ class FramedSplit(_OverSplit):
         masks = None if batch.object_mask is None else self._geometry.mask(batch.object_mask)
         unknown = None if batch.unknown is None else self._geometry.mask(batch.unknown)
         return replace(batch, images=images, object_mask=masks, unknown=unknown)
+
+
+class NamedSplit(_OverSplit):
+    """A split whose classes were called by number, under other names.
+
+    Args:
+        split: The split, its labels numbers of classes.
+        classes: Names of at least as many.
+
+    Example:
+        >>> split = ArraySplit(
+        ...     name="two", part="test", classes=("0", "1"), sample_ids=("x", "y"),
+        ...     images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8), labels=torch.tensor([0, 1]))
+        >>> NamedSplit(split, ("cat", "dog", "cow")).classes
+        ('cat', 'dog', 'cow')
+    """
+
+    def __init__(self, split: Split, classes: Sequence[str]) -> None:
+        super().__init__(split, split.image_size)
+        self.classes = tuple(map(visible, classes))
+
+    def fingerprint(self) -> str:
+        """See :class:`Split`; the names are not the data's."""
+        return self._split.fingerprint()
+
+    def framed(self, geometry: Geometry) -> Split:
+        """See :class:`Split`."""
+        return NamedSplit(self._split.framed(geometry), self.classes)
+
+    def name_of(self, i: int) -> str:
+        """See :func:`name_of`."""
+        return name_of(self._split, i)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        return self._split.__getitems__(indices)
 
 
 class LimitedSplit(_OverSplit):

@@ -290,7 +290,7 @@ def open_webdataset(
         classes=labels.classes,
         records=ShardRecords(shards=shards, labels=labels, reader=reader),
         masks=inside,
-        facts=listing_facts(0, remote=not _may_be_read(shards.shards)),
+        facts=listing_facts(0, remote=not _may_be_read(shards.shards)) | labels.facts,
         identity=partial(_identity, shards.shards, masks, reader),
     )
 

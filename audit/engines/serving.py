@@ -25,13 +25,12 @@ from audit.engines.messages import (
 from audit.errors import AuditError, UsageError
 from audit.inputs import Opened, open_inputs
 from audit.memory import keep_freed_memory
-from audit.models import evaluation, plain_kernels
 from audit.run.plan import read_plan, refuse_other
 from audit.run.store import Shard
 from audit.stopping import Stopped, Stopping
 from audit.telemetry.profiling import span
 from audit.usercode import brief
-from audit.work import Profiled, Worker, open_worker, profiled
+from audit.work import Profiled, Worker, open_worker, profiled, ready_network
 
 
 def serve(order: Order, channel: Channel, stopping: Stopping) -> None:
@@ -51,7 +50,7 @@ def serve(order: Order, channel: Channel, stopping: Stopping) -> None:
                 opened = open_inputs(order.config)
             _check_run(opened, order)
             profile.opened(opened)
-            with evaluation(opened.classifier.module), plain_kernels():
+            with ready_network(opened):
                 worker = open_worker(opened, order.rank)
                 worker.prepare()
                 channel.send(Ready())

@@ -11,7 +11,7 @@ from audit.config import AuditConfig, load_config
 from audit.errors import ConfigError, UsageError
 from audit.inputs import flags_of, refuse_two_networks
 from audit.models import ARCHITECTURES, Classifier, Request, Wanted, open_classifier
-from audit.models.sources import WEIGHTS
+from audit.models.sources import all_shipped_weights
 
 _SETTINGS = frozenset(
     {
@@ -102,14 +102,18 @@ def _refuse_nameless(model: str | None) -> None:
         raise UsageError(
             "no network is named",
             expected="--model NAME, --checkpoint FILE, or both",
-            remedy="for example: --model torchvision:resnet50 --checkpoint FILE",
+            remedy="for example: --model torchvision:resnet50 --checkpoint FILE"
+            + "".join(f", or --checkpoint {file}" for file in all_shipped_weights()[:1]),
         )
 
 
 def _refuse_no_weights(model: str | None) -> None:
     if model in ARCHITECTURES:
+        shipped = [f"--checkpoint {file}" for file in all_shipped_weights(model)]
         raise UsageError(
             f"no weights for '{model}' are named",
             expected="--checkpoint FILE",
-            remedy=f"those that come with audit lie in {WEIGHTS}",
+            remedy=f"take one of those that come with audit: {' or '.join(shipped)}"
+            if shipped
+            else f"none come with audit; train some: audit train --model {model}",
         )

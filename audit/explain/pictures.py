@@ -20,7 +20,7 @@ from audit.explain.names import labels_of, number_of, read_names
 from audit.explain.opening import open_for_pictures, settings_of
 from audit.explaining import CLASS_AGNOSTIC, Explainer, Explanation, explainer_of
 from audit.files import make_folder, write_atomically
-from audit.models import cut, describe, evaluation, plain_kernels
+from audit.models import cut, describe, evaluation, own_failures, plain_kernels
 from audit.report.pictures.panels import Panel, draw_panels
 
 OK, UNREADABLE, NONFINITE = "ok", "unreadable", "nonfinite"
@@ -157,7 +157,10 @@ def each_image(
     if say is not None:
         say(describe(classifier, parts, notes))
     places = places_of(files, make_folder(Path(out)))
-    with evaluation(classifier.module), plain_kernels():
+    failures = own_failures(
+        classifier.architecture, "mend the network, or explain fewer pictures at a time"
+    )
+    with failures, evaluation(classifier.module), plain_kernels():
         explainer = explainer_of(config, classifier, parts)
         explainer.to_device(device)
         for batch in read_batches(files, geometry):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from audit.errors import OutputError, UsageError
+from audit.errors import UsageError
 from audit.export.github import run_as_markdown
 from audit.export.names import safe_name, safe_names
 from audit.export.numbers import metrics_of
@@ -49,11 +49,7 @@ def export_to_tensorboard(run: AuditRun, logdir: Path) -> Path:
         ) from error
     facts = run.manifest
     parts = (facts["model"], facts["dataset"], facts["run_id"])
-    try:
-        folder = make_folder(logdir / "-".join(safe_name(part) for part in parts))
-    except OutputError as error:
-        remedy = "name a folder that can be written to with --logdir"
-        raise OutputError(error.problem, found=error.found, remedy=remedy) from error
+    folder = make_folder(logdir / "-".join(safe_name(part) for part in parts), flag="--logdir")
     before = list(folder.glob(f"events.out.tfevents.*{_SUFFIX}"))
     with SummaryWriter(str(folder), filename_suffix=_SUFFIX) as writer:
         _write(writer, run, datetime.fromisoformat(facts["finished"]).timestamp())

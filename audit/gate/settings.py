@@ -18,12 +18,12 @@ from pydantic import (
     model_validator,
 )
 
-from audit.config import read_toml
+from audit.config import GATE, read_toml
 from audit.errors import ConfigError
 from audit.tables.scored import METRIC_NAMES
 from audit.tables.verdicts import CLEAR, VERDICTS
 
-TABLE = "gate"
+TABLE = GATE
 # A class with it is what a gate is to let through.
 FORBIDDABLE = tuple(verdict for verdict in VERDICTS if verdict != CLEAR)
 AGAINST_BASELINE = ("max_rise", "max_fall")

@@ -136,7 +136,7 @@ def _refuse_other_pictures(show: Path) -> None:
         raise UsageError(
             "--show draws a PNG file", expected="a name that ends with .png", found=str(show)
         )
-    make_folder(show.parent)
+    make_folder(show.parent, flag="--show")
 
 
 def _fill(opened: Opened, cache: MaskCache) -> Made:

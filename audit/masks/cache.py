@@ -89,7 +89,7 @@ class MaskCache:
         left = [block for block in self._blocks(start, stop) if self._rows(block) is None]
         if not left:
             return 0
-        make_folder(self.folder)
+        make_folder(self.folder, flag="--cache")
         done = 0
         with BlockLocks(self.folder / "lock") as locks:
             free = left
@@ -216,8 +216,8 @@ class MaskCache:
         return np.concatenate([np.packbits(planes.numpy(), axis=1), trusted], axis=1)
 
     def _write(self, block: int, rows: Rows) -> None:
-        make_folder(self.folder)  # somebody may have emptied the cache meanwhile
-        write_atomically(self._path(block), rows.tobytes() + _digest(rows))
+        make_folder(self.folder, flag="--cache")  # somebody may have emptied the cache meanwhile
+        write_atomically(self._path(block), rows.tobytes() + _digest(rows), flag="--cache")
 
 
 class _Claims:

@@ -30,11 +30,11 @@ class BlockLocks:
     """
 
     def __init__(self, path: Path) -> None:
-        make_folder(path.parent)
+        make_folder(path.parent, flag="--cache")
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise output_error(path, error) from error
+            raise output_error(path, error, "--cache") from error
 
     def __enter__(self) -> BlockLocks:
         return self

@@ -2,6 +2,7 @@
 
 from audit.models.architectures import ARCHITECTURES, build
 from audit.models.describing import describe
+from audit.models.failing import own_failures
 from audit.models.frozen import evaluation, fused_kernels, plain_kernels
 from audit.models.network import Request
 from audit.models.opening import Classifier, Wanted, open_classifier
@@ -22,5 +23,6 @@ __all__ = [
     "fused_kernels",
     "list_layers",
     "open_classifier",
+    "own_failures",
     "plain_kernels",
 ]

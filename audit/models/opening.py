@@ -77,6 +77,9 @@ class Wanted:
 
     Attributes:
         classes: The data's class names; ``None`` takes the network's own outputs as classes.
+        by_number: Whether these are only the numbers of the classes: where the weights know what
+            their outputs are called, these names are taken.
+        odd_labels: What the user should know of the data's labels where the classes do not fit.
         native_size: H and W of the data's images, where they all have one size.
         flags: What the user says of the preprocessing.
         class_map: A file, see :func:`audit.models.classmap.read_class_map`.
@@ -84,6 +87,8 @@ class Wanted:
     """
 
     classes: Sequence[str] | None
+    by_number: bool = False
+    odd_labels: str = ""
     native_size: tuple[int, int] | None = None
     flags: PreprocessingFlags = field(default_factory=PreprocessingFlags)
     class_map: Path | None = None
@@ -134,22 +139,36 @@ def _settled(network: Network, wanted: Wanted) -> Preprocessing:
         # Small images of one size: a network trained on them sees them whole.
         own = replace(own, geometry=None)
     settled = wanted.flags.applied_to(own)
+    missing = [key for key in ("mean", "std") if getattr(settled, key) is None]
     if settled.geometry is None and wanted.native_size is None:
-        raise ModelError(
-            f"the size of the images that '{network.name}' wants is not known",
-            expected="--image-size N or HxW",
-            remedy="for ImageNet's usual values: --preprocessing imagenet",
-        )
-    for key in ("mean", "std"):
-        if getattr(settled, key) is None:
-            raise ModelError(
-                f"how the images of '{network.name}' were normalised is not known",
-                expected=f"--{key} R G B, for values in [0, 1]",
-                found=f"no {key} with {network.weights}",
-                remedy="give the training's constants; for ImageNet's: --preprocessing imagenet, "
-                "or --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225",
-            )
+        missing.insert(0, "image size")
+    if missing:
+        raise _unsaid(network, missing)
     return settled
+
+
+def _unsaid(network: Network, missing: Sequence[str]) -> ModelError:
+    """Tell of all at once that nobody says of a network's images."""
+    flags = {
+        "image size": ("--image-size N or HxW", "--image-size 224 --resize 256"),
+        "mean": ("--mean R G B, for values in [0, 1]", "--mean 0.485 0.456 0.406"),
+        "std": ("--std R G B, for values in [0, 1]", "--std 0.229 0.224 0.225"),
+    }
+    problem = f"how the images of '{network.name}' were normalised is not known"
+    if missing == ["image size"]:
+        problem = f"the size of the images that '{network.name}' wants is not known"
+    elif "image size" in missing:
+        problem = (
+            f"the size of the images that '{network.name}' wants, and how they were normalised, "
+            "are not known"
+        )
+    return ModelError(
+        problem,
+        expected="; ".join(flags[key][0] for key in missing),
+        found="of network, weights and flags none says: " + ", ".join(missing),
+        remedy="give the training's; for ImageNet's usual values: --preprocessing imagenet, or "
+        + " ".join(flags[key][1] for key in missing),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,11 +282,26 @@ def _refuse_no_logits(output: Any, count: int, name: str) -> None:
 
 
 def _names(network: Network, wanted: Wanted, outputs: int) -> tuple[str, ...]:
-    if wanted.classes is not None:
+    if wanted.classes is not None and not _names_numbers(network, wanted, outputs):
         return tuple(wanted.classes)
     if network.classes is not None and len(network.classes) == outputs:
         return network.classes
     return tuple(f"class {number}" for number in range(outputs))
+
+
+def _names_numbers(network: Network, wanted: Wanted, outputs: int) -> bool:
+    """Whether the data's labels are numbers of outputs whose names are known for sure."""
+    names, classes = network.classes, wanted.classes
+    return (
+        wanted.by_number
+        and wanted.class_map is None
+        and network.sure_of_classes
+        and classes is not None
+        and names is not None
+        and len(classes) <= outputs == len(names)
+        # Digits may be classes of their own.
+        and match_names(classes, names) is None
+    )
 
 
 def _classmap(
@@ -291,12 +325,19 @@ def _classmap(
         return classmap, notes
     if wanted.classes is None or (names is not None and list(names) == list(wanted.classes)):
         return None, notes
+    if names is not None and _names_numbers(network, wanted, outputs):
+        listed = ", ".join(f"{n} is '{name}'" for n, name in enumerate(names[:3]))
+        note = (
+            f"the data's labels are numbers: taken as those of the model's {outputs} outputs, "
+            f"{listed}" + (" …" if outputs > 3 else "")
+        )
+        return None, (*notes, note)
     matched = match_names(wanted.classes, names) if names is not None else None
     if matched is not None:
         same = matched.members == tuple((n,) for n in range(outputs))
         return None if same else matched, notes
     if outputs != len(wanted.classes):
-        raise _another_number(network, wanted.classes, outputs)
+        raise _another_number(network, wanted, outputs)
     if names is None:
         order = ", ".join(wanted.classes[:4]) + (" …" if outputs > 4 else "")
         note = f"the names of the model's classes are not known: taken in the data's order, {order}"
@@ -306,7 +347,7 @@ def _classmap(
             f"{network.weights} was trained on other classes than the data's",
             expected=", ".join(wanted.classes),
             found=", ".join(names),
-            remedy="say which outputs make up each class: --class-map FILE",
+            remedy=_after_labels(wanted, "say which outputs make up each class: --class-map FILE"),
         )
     differs = next(n for n in range(outputs) if names[n] != wanted.classes[n])
     note = (
@@ -316,20 +357,32 @@ def _classmap(
     return None, (*notes, note)
 
 
-def _another_number(network: Network, classes: Sequence[str], outputs: int) -> ModelError:
+def _another_number(network: Network, wanted: Wanted, outputs: int) -> ModelError:
+    classes = wanted.classes or ()
+    expected = f"{len(classes)} outputs: {', '.join(classes[:4])}" + (
+        " …" if len(classes) > 4 else ""
+    )
     remedy = (
         "audit it on the data it was trained for, or say which outputs make up each class: "
         "--class-map FILE"
     )
+    if wanted.by_number:
+        expected = f"{len(classes)} outputs, for labels from 0 to {len(classes) - 1}"
+    if wanted.by_number and outputs < len(classes):
+        remedy = f"look whether the label {len(classes) - 1} is a mistake; else {remedy}"
     if outputs == 1:
         remedy = "wrap it in a module that gives two logits, for one number z: 0 and z"
     return ModelError(
         f"{network.weights} has another number of classes than the data",
-        expected=f"{len(classes)} outputs: {', '.join(classes[:4])}"
-        + (" …" if len(classes) > 4 else ""),
+        expected=expected,
         found=f"{outputs}",
-        remedy=remedy,
+        remedy=_after_labels(wanted, remedy),
     )
+
+
+def _after_labels(wanted: Wanted, remedy: str) -> str:
+    """A remedy, after the one that odd labels suggest."""
+    return f"mend the labels ({wanted.odd_labels}); else {remedy}" if wanted.odd_labels else remedy
 
 
 def _refuse_more_inputs(module: nn.Module, name: str) -> None:

@@ -37,6 +37,8 @@ _KINDS = {
     b"\x1f\x8b": "a gzip archive",
     b"GGUF": "GGUF",
 }
+# What the last bytes of a zip archive begin with, and how many these are at most.
+_ARCHIVE_END, _LONGEST_END = b"PK\x05\x06", 22 + 65_535
 # What trainers store beside weights and what cannot run code when it is loaded; some of it under
 # the names of other versions of Python and NumPy, or of Windows.
 _HARMLESS: list[Any] = [
@@ -92,7 +94,7 @@ def read_pickled(
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
-            raise _not_a_checkpoint(path, str(error)) from error
+            raise _not_a_checkpoint(path, _told(error, raw)) from error
         raise ModelError(
             f"{path} holds more than tensors and was not loaded",
             expected="a state dict of tensors, because loading anything else runs its code",
@@ -100,7 +102,7 @@ def read_pickled(
             remedy="save it again with torch.save(model.state_dict(), FILE) or as .safetensors",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise _not_a_checkpoint(path, str(error)) from error
+        raise _not_a_checkpoint(path, _told(error, raw)) from error
     tensors, found = _find_state_dict(content, path, key)
     return tensors, _told_beside(content), found
 
@@ -186,6 +188,13 @@ def _not_a_checkpoint(path: Path, reason: str) -> ModelError:
         found=(reason.splitlines() or ["no reason given"])[0][:200],
         remedy="copy or download it again",
     )
+
+
+def _told(error: Exception, raw: bytes) -> str:
+    cut_off = raw.startswith(b"PK") and _ARCHIVE_END not in raw[-_LONGEST_END:]
+    if cut_off or isinstance(error, EOFError):
+        return f"a file that ends too early, after {len(raw):,} bytes"
+    return str(error)
 
 
 def _offender(message: str) -> str:

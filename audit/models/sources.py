@@ -81,6 +81,12 @@ def shipped_weights(dataset: str, architecture: str) -> Path | None:
     return file if file.is_file() else None
 
 
+def all_shipped_weights(architecture: str | None = None) -> list[Path]:
+    """All weights that come with the audit, or those of one architecture."""
+    files = sorted(WEIGHTS.glob("*/model.safetensors"))
+    return [file for file in files if architecture in (None, file.parent.name.partition("-")[2])]
+
+
 def from_module(module: nn.Module) -> Network:
     """A network that the caller already holds.
 
@@ -164,7 +170,7 @@ def _shipped_or_refuse(dataset: str, architecture: str) -> Path:
     file = shipped_weights(dataset, architecture)
     if file is not None:
         return file
-    shipped = sorted(folder.parent.name for folder in WEIGHTS.glob("*/model.safetensors"))
+    shipped = [file.parent.name for file in all_shipped_weights()]
     raise ModelError(
         f"no weights for '{architecture}' on '{dataset}' come with audit",
         expected="--checkpoint FILE, or one of the shipped pairs: " + ", ".join(shipped),

@@ -201,8 +201,8 @@ def flag_names(language: Language) -> dict[str, tuple[str, str]]:
         "label_suspect": (
             text("Label looks wrong"),
             text(
-                "By the model's probabilities the label may be wrong; it may as well be the model "
-                "that errs."
+                "By the model's probabilities the label is among the most doubtful, those that "
+                "labels.parquet lists; it may as well be the model that errs."
             ),
         ),
         "wrong_but_confident": (

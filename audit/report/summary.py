@@ -11,10 +11,10 @@ from audit.report.page.masktrust import MISFITS
 from audit.report.wording import percent, points
 from audit.run.gaps import gaps_in_words
 from audit.tables.reading import AuditRun
-from audit.tables.totals import rank_classes
+from audit.tables.totals import ENOUGH_TO_RANK, highest_in_features, rank_classes
+from audit.tables.verdict_words import FEATURE_SPACE_ONLY, NEEDS_ITS_BACKGROUND, NOT_SURE_ENOUGH
 from audit.tables.verdicts import RELIES, SUSPECT
 
-_CLASSES = 3
 # Longer names are cut.
 _LONGEST_NAME = 60
 # Classes named of each verdict.
@@ -55,11 +55,7 @@ def summarise(run: AuditRun, seconds: float) -> str:
 def _verdicts(ranked: pd.DataFrame) -> list[str]:
     """The classes that stand out, and what became of the others."""
     if ranked["reliance"].isna().all():
-        shown = [f"   {_one_line(row['label_name'])}: {_screened(row)}"
-                 for _, row in ranked[:_CLASSES].iterrows()]  # fmt: skip
-        return [f"{_too_little(int(ranked['n_edited'].sum()))} Highest in",
-                "feature space, where a high rate is a reason to look, no proof:",
-                *shown]  # fmt: skip
+        return _only_screened(ranked)
     lines = []
     for verdict, group in ranked.groupby("verdict", sort=False):
         names = [_one_line(name) for name in group["label_name"]]
@@ -79,17 +75,55 @@ def _too_little(edited: int) -> str:
     return f"{edited:,} images were tested in pixels, too few of any class for a verdict."
 
 
-def _tested(row: pd.Series) -> str:
-    return (
-        f"{_one_line(row['label_name'])}: its background moves {points(row['reliance'])} of the "
-        f"answers ({points(row['reliance_low'])} to {points(row['reliance_high'])}, "
-        f"{row['n_edited']:,} of {row['n']:,} images, {row['reliance_family']} masks), "
-        f"accuracy {percent(row['accuracy'])}"
+def _only_screened(classes: pd.DataFrame) -> list[str]:
+    """What feature space says, for a run that tested too little in pixels."""
+    said = _too_little(int(classes["n_edited"].sum()))
+    ranked, few = highest_in_features(
+        classes["transplant_highest"].tolist(), classes["n_scored"].tolist()
     )
+    if not ranked and not few:
+        return [said]
+    lines = [f"{said} Highest in",
+             "feature space, where a high rate is a reason to look, no proof:"]  # fmt: skip
+    lines += [f"   {_named(row)}, n = {row['n']:,}" for _, row in classes.iloc[ranked].iterrows()]
+    if few:
+        named = ", ".join(_named(row) for _, row in classes.iloc[few].iterrows())
+        lines.append(f"   not ranked, fewer than {ENOUGH_TO_RANK} images scored: {named}")
+    return lines
 
 
-def _screened(row: pd.Series) -> str:
-    return f"transplant rate {percent(row['transplant_highest'])}, n = {row['n']:,}"
+def _named(row: pd.Series) -> str:
+    return f"{_one_line(row['label_name'])}: transplant rate {percent(row['transplant_highest'])}"
+
+
+def _tested(row: pd.Series) -> str:
+    """The numbers that made the verdict."""
+    reason = row["verdict_reason"]
+    if reason == NEEDS_ITS_BACKGROUND:
+        said = (
+            f"of its objects, cut out, {percent(row['acc_mixed_same'])} are recognised on "
+            f"backgrounds of their class and {percent(row['acc_mixed_rand'])} on those of others "
+            f"(a gap of {points(row['bg_gap_low'])} to {points(row['bg_gap_high'])}, "
+            f"{row['n_edited']:,} of {row['n']:,} images)"
+        )
+    elif reason == FEATURE_SPACE_ONLY:
+        said = (
+            f"in feature space only (transplant rate {percent(row['transplant_highest'])}), edited "
+            f"pixels do not confirm it: {_moves(row)}"
+        )
+    elif reason == NOT_SURE_ENOUGH:
+        said = f"{_moves(row)}, but not surely or not for every fill"
+    else:
+        said = _moves(row)
+    return f"{_one_line(row['label_name'])}: {said}, accuracy {percent(row['accuracy'])}"
+
+
+def _moves(row: pd.Series) -> str:
+    return (
+        f"its background moves {points(row['reliance'])} of the answers "
+        f"({points(row['reliance_low'])} to {points(row['reliance_high'])}, "
+        f"{row['n_edited']:,} of {row['n']:,} images, {row['reliance_family']} masks)"
+    )
 
 
 def _one_line(name: object) -> str:

@@ -32,7 +32,7 @@ def home_cache() -> Path:
 def copy_folder(place: str, cache: Path | None = None) -> Path:
     """The folder for the copy of a remote run, below a cache: ``~/.cache/audit`` if ``None``."""
     digest = hashlib.sha256(place.rstrip("/").encode()).hexdigest()
-    return make_folder((cache or home_cache()) / "runs" / digest[:16])
+    return make_folder((cache or home_cache()) / "runs" / digest[:16], flag="--cache")
 
 
 def copy_run(storage: Storage, folder: Path) -> bool:

@@ -116,16 +116,43 @@ def read_manifest(
     """
     try:
         content = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        if content["status"] != COMPLETE:
+        if content["status"] != COMPLETE or _flaw(folder, content, but) is not None:
             return None
-        # A copy of a run in an object store lacks rows that are too many to be copied.
-        copied = is_summed_run(content) and not (folder / "samples").exists()
-        for name, expected in content["files"].items():
-            path = folder / name
-            if but(name) or (copied and name.startswith("samples/")):
-                continue
-            if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
-                return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return dict(content)
+
+
+def find_flaw(folder: Path) -> str:
+    """In words, what keeps :func:`read_manifest` from taking a folder for a complete run.
+
+    Args:
+        folder: One with a manifest, of which it says ``None``.
+    """
+    try:
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        if content["status"] != COMPLETE:
+            return f"{NAME} says '{content['status']}'"
+        return _flaw(folder, content) or "all as it should be by now"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{NAME} cannot be read: it is cut off or altered"
+
+
+def _flaw(
+    folder: Path, content: Mapping[str, Any], but: Callable[[str], bool] = lambda name: False
+) -> str | None:
+    """The first file that is not as the manifest says, and how."""
+    # A copy of a run in an object store lacks rows that are too many to be copied.
+    copied = is_summed_run(content) and not (folder / "samples").exists()
+    for name, expected in content["files"].items():
+        path = folder / name
+        if but(name) or (copied and name.startswith("samples/")):
+            continue
+        if not path.is_file():
+            return f"{name} is missing"
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            return f"{name} has {size:,} bytes, the manifest says {expected['bytes']:,}"
+        if sha256_of(path) != expected["sha256"]:
+            return f"{name} holds something else than the manifest says"
+    return None

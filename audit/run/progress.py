@@ -30,6 +30,7 @@ class Progress:
         self._what = what
         self._total = total
         self._done = self._before = done
+        self._told: int | None = None
         self._telemetry = telemetry or Telemetry()
         self._started = self._said = time.monotonic()
         self._bar = _open_bar(what, total, done) if self._telemetry.human else None
@@ -54,10 +55,11 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        if kind is None:
+        if kind is None and self._told != self._done:
             self._say()
 
     def _say(self) -> None:
+        self._told = self._done
         elapsed = max(time.monotonic() - self._started, 1e-6)
         rate = (self._done - self._before) / elapsed
         left = (self._total - self._done) / rate if rate else 0.0

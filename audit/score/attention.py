@@ -7,10 +7,12 @@ null in the tables and is counted there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Values this close, relative to the map's peak, count as tied. Upsampling makes exact ties at the
@@ -334,10 +336,18 @@ def _looked_around(
 
 def _sorted(values: Tensor) -> Tensor:
     """Each row in ascending order."""
-    if values.device.type == "cpu":
-        # NumPy sorts by vector instructions, many times faster than torch does.
-        return torch.from_numpy(np.sort(values.numpy(), axis=1))
-    return values.sort(dim=1).values
+    if values.device.type != "cpu":
+        return values.sort(dim=1).values
+    # NumPy sorts by vector instructions, many times faster than torch does, in one thread.
+    rows = values.numpy().copy()
+    pieces = np.array_split(rows, max(1, min(torch.get_num_threads(), len(rows))))
+    with ThreadPoolExecutor(len(pieces)) as threads:
+        list(threads.map(_sort_rows, pieces))
+    return torch.from_numpy(rows)
+
+
+def _sort_rows(rows: NDArray[np.float32]) -> None:
+    rows.sort(axis=1)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def describe_status(place: str | Path | RunStatus) -> str:
     status = place if isinstance(place, RunStatus) else run_status(place)
     lines = [
         f"run {status.run_id}: {status.model} on {status.dataset}, {status.samples:,} images in "
-        f"{status.shards:,} parts of up to {status.shard_size:,}",
+        f"{_counted(status.shards)} of up to {status.shard_size:,}",
         f"{'at':<10}{status.place}",
     ]
     if status.settings:
@@ -60,8 +60,8 @@ def _parts(status: RunStatus) -> Iterator[str]:
     share = status.samples_done / status.samples if status.samples else 1.0
     done = f": {compressed(status.done)}" if status.done else ""
     yield (
-        f"{'done':<10}{len(status.done):,} of {status.shards:,} parts, {status.samples_done:,} of "
-        f"{status.samples:,} images ({share:.1%}){done}"
+        f"{'done':<10}{len(status.done):,} of {_counted(status.shards)}, "
+        f"{status.samples_done:,} of {status.samples:,} images ({share:.1%}){done}"
     )
     if status.begun:
         lives = Counter(claim.life for claim in status.begun)
@@ -133,9 +133,17 @@ def _manifest(status: RunStatus) -> Iterator[str]:
         said = f"complete without parts {compressed(status.manifest_missing)}"
     if status.manifest == "none" and len(status.done) == status.shards:
         said = "none yet: all parts are there, conclude the run with audit merge"
+    # A part that is begun anew, damaged or gone since the manifest was written.
+    lost = set(range(status.shards)) - {*status.done, *status.manifest_missing}
+    if status.manifest == "complete" and (lost or status.files_damaged):
+        what = "files beside the parts"
+        if lost:
+            what = f"part{'' if len(lost) == 1 else 's'} {compressed(sorted(lost))}"
+        said += f", but it does not match {what}: run the same command again"
     yield f"{'manifest':<10}{said}"
     if status.files_damaged:
-        yield f"{'damaged':<10}{len(status.files_damaged):,} files beside the parts"
+        count = len(status.files_damaged)
+        yield f"{'damaged':<10}{count:,} file{'' if count == 1 else 's'} beside the parts"
         yield from _some(status.files_damaged)
 
 

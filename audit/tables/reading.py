@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from audit.errors import UsageError
 from audit.run.copies import fetch_run
-from audit.run.manifest import COMPARED, NAME, is_summed_run, read_manifest, status_of
+from audit.run.manifest import COMPARED, NAME, find_flaw, is_summed_run, read_manifest, status_of
 from audit.storage import is_remote
 from audit.tables.frames import (
     EDITS,
@@ -278,6 +278,7 @@ def load_run(path: str | Path) -> AuditRun:
             raise UsageError(
                 f"the run in {folder} is not whole",
                 expected="files as listed in its manifest",
+                found=find_flaw(folder),
                 remedy="run the same audit again: what is whole is kept",
             )
         return AuditRun(folder, manifest)

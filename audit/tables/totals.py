@@ -20,6 +20,9 @@ MUCH_OF_BORDER = 0.25
 # grid and on the mask; moving the background under other objects asks what it does.
 RANKED_BY = "transplant_rate"
 ENOUGH_TO_RANK = 5
+# Classes that feature space names, and the rate from which on it is more than "0%".
+_SCREENED = 5
+_LEAST_RATE = 0.005
 # Scores whose means over the split have intervals.
 WITH_INTERVALS = ("background_share", "transplant_rate", "kappa")
 
@@ -48,6 +51,29 @@ def rank_classes(classes: pd.DataFrame) -> pd.DataFrame:
     few = (ordered["n_scored"] < ENOUGH_TO_RANK) & ordered[RANKED_BY].notna()
     none = ordered[RANKED_BY].isna()
     return pd.concat([ordered[~few & ~none], ordered[few], ordered[none]])
+
+
+def highest_in_features(rates: Sequence[Any], scored: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Which classes feature space names, for a run that tested too little in pixels.
+
+    Args:
+        rates: ``transplant_highest`` of each class; undefined in whichever way.
+        scored: Of how many images, ``n_scored``.
+
+    Returns:
+        Places in ``rates``, highest first and at most five: of classes with enough images to be
+        ranked, and of the others, whose one or two images can have any rate.
+
+    Example:
+        >>> highest_in_features([0.0, 0.14, 0.69, None, 0.5], [9, 9, 3, 0, 5])
+        ([4, 1], [2])
+    """
+    ordered = sorted(
+        (-rate, place) for place, rate in enumerate(rates) if pd.notna(rate) and rate > _LEAST_RATE
+    )
+    enough = [place for _, place in ordered if scored[place] >= ENOUGH_TO_RANK]
+    few = [place for _, place in ordered if scored[place] < ENOUGH_TO_RANK]
+    return enough[:_SCREENED], few[:_SCREENED]
 
 
 def summarise_split(

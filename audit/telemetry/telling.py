@@ -88,6 +88,12 @@ class Telemetry:
             print(f"warning: {message}", file=sys.stderr, flush=True)
         self.event("warning", message, level=logging.WARNING)
 
+    def note(self, message: str) -> None:
+        """Tell of something that the user may not expect, and that is right."""
+        if self.human:
+            print(f"note: {message}", file=sys.stderr, flush=True)
+        self.event("note", message)
+
     def opened(
         self, *, run: str, dataset: str, model: str, samples: int, shards: int, message: str
     ) -> None:
@@ -123,7 +129,8 @@ class Telemetry:
         """
         self._count("audit_shards_done", shards)
         self._set("audit_samples_done", samples)
-        self.event("found", f"{shards:,} parts are there", shards_done=shards, done=samples)
+        said = f"{shards:,} part is there" if shards == 1 else f"{shards:,} parts are there"
+        self.event("found", said, shards_done=shards, done=samples)
 
     def progressed(
         self, phase: str, *, done: int, total: int, rate: float, seconds: float, message: str

@@ -18,6 +18,7 @@ from audit.data.decode import UnreadableImage, decode_rgb
 from audit.data.demo import open_demo
 from audit.data.labels import labels_of
 from audit.data.maskvalues import BadMask, decode_mask
+from audit.data.pictures import BadLabel
 from audit.errors import DataError
 from tests.conftest import CIFAR10
 from tests.data.making import coco_folder, hub_parquet, image_folder, png
@@ -358,6 +359,62 @@ def test_labels_are_numbers_of_any_type(kind: pa.DataType) -> None:
     labels = labels_of(pa.chunked_array([pa.array([2, None, 0], kind)]), (), "x")
     assert labels.values.tolist() == [2, -1, 0]
     assert labels.classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("strange", ["-1", "1.5", "x7"])
+def test_what_is_no_number_among_numbers_is_no_label(strange: str) -> None:
+    texts = [*map(str, range(3))] * 10
+    shifted = [*texts[:17], strange, *texts[17:], ""]
+    column = pa.chunked_array([shifted])
+    for said in (column, column.dictionary_encode()):
+        labels = labels_of(said, (), "x")
+        assert labels.classes == ("0", "1", "2")
+        known = np.delete(labels.values, [17, 31])
+        assert known.tolist() == [int(text) for text in texts]
+        with pytest.raises(BadLabel, match=f"its label '{strange}' is no number of a class"):
+            labels.at(17)
+        with pytest.raises(BadLabel, match="it has no label"):
+            labels.at(31)
+        assert labels.odd == f"1 of 31 labels is no number of a class: '{strange}' in row 18"
+
+
+@pytest.mark.parametrize("strange", [-1, -7, 1.5, float("inf")])
+def test_so_it_is_in_columns_of_numbers(strange: float) -> None:
+    numbers = [0, 1, 2] * 10
+    numbers[4:4] = [strange, strange]  # type: ignore[list-item]
+    labels = labels_of(pa.chunked_array([pa.array(map(float, [*numbers, *[0] * 10]))]), (), "x")
+    assert labels.classes == ("0", "1", "2")
+    assert labels.values[6:9].tolist() == [1, 2, 0]
+    for row in (4, 5):
+        with pytest.raises(BadLabel):
+            labels.at(row)
+    assert labels.odd == (
+        f"2 of 42 labels are no numbers of classes, the first '{strange:g}' in row 5"
+    )
+
+
+def test_gaps_among_floating_point_numbers_are_no_labels() -> None:
+    labels = labels_of(pa.chunked_array([pa.array([1.0, float("nan"), None, 0.0])]), (), "x")
+    assert labels.values.tolist() == [1, -1, -1, 0]
+    assert not labels.odd
+
+
+def test_names_of_digits_stay_names() -> None:
+    column = pa.chunked_array([["7", "3"] * 20 + ["x"]])
+    named = labels_of(column, ("3", "7"), "x")
+    assert named.values[:2].tolist() == [1, 0]
+    # Too few numbers for the others to be mistakes.
+    mixed = labels_of(pa.chunked_array([["0", "1", "2", "x"]]), (), "x")
+    assert mixed.classes == ("0", "1", "2", "x")
+    assert mixed.odd == (
+        "3 of 4 labels are whole numbers, but 'x' in row 4 is not: all are taken as names"
+    )
+    assert not mixed.by_number
+    assert not labels_of(pa.chunked_array([["b", "a", "1"]]), (), "x").odd
+    # Positions in a list of names, but for one.
+    placed = labels_of(column, tuple("abcdefgh"), "x")
+    assert placed.values[:2].tolist() == [7, 3]
+    assert placed.values[40] == -1
 
 
 def test_labels_beyond_all_bounds_are_names_or_refused() -> None:

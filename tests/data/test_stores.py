@@ -303,7 +303,7 @@ def test_local_parts(tmp_path: Path) -> None:
 
 def test_fingerprints_of_objects_ask_for_no_content(site: Site, tmp_path: Path) -> None:
     split = open_split(listed(tmp_path, site, 5))
-    assert split.facts == {"data_fingerprint": "digest of listing"}
+    assert split.facts == {"data_fingerprint": "digest of listing", "classes": "by number"}
     before = split.fingerprint()
     assert {method for method, _ in site.seen} == {"HEAD"}
     assert open_split(listed(tmp_path, site, 5)).fingerprint() == before
@@ -353,7 +353,7 @@ def test_local_pictures_keep_the_digest_of_their_content(tmp_path: Path) -> None
     split = open_split(f"manifest:{tmp_path}/m.csv")
     before = split.fingerprint()
     (tmp_path / "0.png").touch()
-    assert (split.fingerprint(), split.facts) == (before, {})
+    assert (split.fingerprint(), split.facts) == (before, {"classes": "by number"})
 
 
 def test_many_local_pictures_are_told_by_size_and_time(
@@ -367,7 +367,7 @@ def test_many_local_pictures_are_told_by_size_and_time(
     write(tmp_path / "m.csv", "image,label\n0.png,0\n1.png,0\n")
     split = open_split(f"manifest:{tmp_path}/m.csv")
     before = split.fingerprint()
-    assert split.facts == {"data_fingerprint": "digest of listing"}
+    assert split.facts == {"data_fingerprint": "digest of listing", "classes": "by number"}
     assert split.fingerprint() == before
     os.utime(tmp_path / "0.png", ns=(1, 1))
     assert split.fingerprint() != before

@@ -81,3 +81,17 @@ def network() -> nn.Module:
         nn.Flatten(),
         nn.Linear(16, 2),
     )
+
+
+class Picky(nn.Module):
+    """Fails on more images than it is tried on when it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 9:
+            raise ValueError("ten are one too many")
+        logits: torch.Tensor = self.body(images)
+        return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -41,8 +42,10 @@ class Script:
         self.told.append(message)
 
 
-def order_of(out: Path, *, settled: bool = True) -> tuple[Order, list[Shard]]:
-    config = AuditConfig(out=out, **SETTINGS)
+def order_of(
+    out: Path, *, settled: bool = True, model: str = SETTINGS["model"]
+) -> tuple[Order, list[Shard]]:
+    config = AuditConfig(out=out, **{**SETTINGS, "model": model})
     opened = open_inputs(config)
     if settled:
         settle_plan(opened.storage, opened.plan)
@@ -104,6 +107,18 @@ def test_an_exception_is_told_in_a_line(place: Path, tmp_path: Path, fault: Faul
     assert last.how.startswith("RuntimeError: a picture of a unicorn, at faulty.py:")
     # Its state is unknown, so it computed nothing after that.
     assert parts(run_in(tmp_path)) == {}
+
+
+def test_a_network_that_fails_is_refused_and_not_tried_again(place: Path, tmp_path: Path) -> None:
+    order, shards = order_of(tmp_path, model="faulty:Picky")
+    script = Script(shards)
+    serve(order, script, Stopping(0))
+    (refused,) = script.told
+    assert isinstance(refused, Refused)
+    error = pickle.loads(pickle.dumps(refused)).error
+    assert type(error) is AuditError
+    assert error.problem == f"the model 'faulty-Picky' fails on a batch of {BATCH} images"
+    assert error.found.startswith("ValueError: ten are one too many, at faulty.py:")
 
 
 def test_an_end_that_is_wished_for_comes_after_the_part(place: Path, tmp_path: Path) -> None:

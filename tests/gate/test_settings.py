@@ -72,6 +72,16 @@ def test_other_commands_read_the_job_without_its_gate(tmp_path: Path) -> None:
     assert "gate" not in config.model_dump()
 
 
+def test_a_misspelt_gate_gets_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown setting 'gates'") as caught:
+        load_config(written(tmp_path, '[gates]\nforbid = ["suspect"]'), {})
+    assert caught.value.remedy == "did you mean 'gate'?"
+    assert str(caught.value.expected).endswith(", gate")
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {"gates": 1})
+    assert not str(caught.value.expected).endswith(", gate"), "no setting of a call in Python"
+
+
 def test_a_job_without_a_gate(tmp_path: Path) -> None:
     assert load_gate(written(tmp_path, "limit = 3")) is None
 

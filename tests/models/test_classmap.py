@@ -211,6 +211,27 @@ class TestByName:
             self.opened(tmp_path, IMAGENET, ("tench", "cat"))
         assert "--class-map FILE" in str(caught.value)
 
+    def test_numbers_are_those_of_outputs_whose_names_are_known(self, tmp_path: Path) -> None:
+        for count in (3, 2):
+            numbers = tuple(map(str, range(count)))
+            classifier, network = self.opened(tmp_path, CLASSES, numbers, by_number=True)
+            images = torch.randn(2, 3, 32, 32)
+            assert classifier.classes == CLASSES
+            assert classifier.classmap is None
+            assert torch.equal(classifier.module(images), network(images))
+            assert "the data's labels are numbers: taken as those of the model's 3 outputs, 0 is " \
+                f"'{CLASSES[0]}'" in classifier.notes[-1]  # fmt: skip
+        with pytest.raises(ModelError, match="trained on other classes"):
+            self.opened(tmp_path, CLASSES, ("0", "1", "2"))
+
+    def test_numbers_beyond_the_outputs(self, tmp_path: Path) -> None:
+        odd = "1 of 9 labels is no number of a class: 'x' in row 2"
+        with pytest.raises(ModelError, match="another number of classes") as caught:
+            self.opened(tmp_path, CLASSES, ("0", "1", "2", "3"), by_number=True, odd_labels=odd)
+        assert "expected: 4 outputs, for labels from 0 to 3" in str(caught.value)
+        assert "look whether the label 3 is a mistake" in str(caught.value)
+        assert f"mend the labels ({odd}); else" in str(caught.value)
+
     def test_a_file_decides_before_the_names(self, tmp_path: Path) -> None:
         file = written(tmp_path, "map.toml", 'cat = ["dog", "bird"]\ndog = "cat"')
         classifier, _ = self.opened(tmp_path, CLASSES, ("cat", "dog"), class_map=file)

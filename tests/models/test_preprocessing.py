@@ -286,6 +286,13 @@ class TestOfAClassifier:
             with pytest.raises(ModelError, match=r"how the images .* were normalised") as caught:
                 self.opened(network, **{given: colours[given]})
             assert f"--{left_out} R G B" in str(caught.value)
-            assert f"no {left_out} with in memory" in str(caught.value)
+            assert f"none says: {left_out}\n" in str(caught.value)
+        with pytest.raises(ModelError, match=r"the size of the images .* how they were") as caught:
+            self.opened(network, native=None)
+        for flag in ("--image-size N or HxW", "--mean R G B", "--std R G B"):
+            assert flag in str(caught.value.expected)
+        assert str(caught.value.remedy).endswith(
+            "--image-size 224 --resize 256 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225"
+        )
         assert self.opened(network, **colours).geometry is None
         assert self.opened(network, native=None, preset="imagenet") == IMAGENET

@@ -52,7 +52,23 @@ class Paired(nn.Module):
 
     def forward(self, images, age):
         return self.body(images) + age
+
+class Picky(nn.Module):
+    """Fails on more images than it is tried on."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        torch.manual_seed(3)
+        self.body = tiny(num_classes)
+
+    def forward(self, images):
+        if len(images) > 7:
+            raise ValueError("one week has seven days")
+        return self.body(images)
 '''
+
+
+Audit = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Bound(nn.Module):
@@ -257,3 +273,23 @@ def test_a_picture_as_the_model(
     one_message(
         capsys.readouterr().err, "cat.png is not a model program", "a PNG picture", "--checkpoint"
     )
+
+
+@pytest.mark.parametrize("command", ["run", "explain"])
+def test_a_network_that_fails_later(command: str, folder: Path, audit_here: Audit) -> None:
+    constants = ["--mean", 0, 0, 0, "--std", 1, 1, 1]
+    if command == "run":
+        said = audit_here("run", "--limit", 20, "--model", "nets:Picky", *constants, "--out", "out")
+    else:
+        for number in range(8):
+            (folder / f"{number}.png").write_bytes(png(number))
+        shown = ["--image-size", 32, "--out", "out"]
+        said = audit_here("explain", ".", "--model", "nets:Picky", *constants, *shown)
+    assert said.returncode == 1
+    assert "Traceback" not in said.stderr
+    error = said.stderr[said.stderr.index("error: ") :].splitlines()
+    assert re.fullmatch(r"error: the model 'nets-Picky' fails on a batch of \d+ images", error[0])
+    assert re.fullmatch(
+        r"  found: ValueError: one week has seven days, at nets\.py:\d+", error[1]
+    ), error
+    assert error[2].startswith("  remedy: mend the network, or ")

@@ -13,6 +13,7 @@ import pytest
 from audit.redraw import open_stored
 from audit.report.language import load_language
 from audit.report.page.data import label_views, page_data
+from audit.report.page.labellist import list_in_words
 from audit.report.page.render import render_page
 from audit.report.page.samples import Shown
 from audit.report.stored import Stored
@@ -169,3 +170,34 @@ def test_one_of_a_kind_is_said_in_the_singular(stored: Stored) -> None:
     assert "1 image lacks some or all scores" in text
     assert "1 of 300 images is flagged: something about it" in text
     assert "1 label may be wrong" in text
+
+
+def test_a_list_of_labels_that_is_not_all_of_them_says_why(stored: Stored) -> None:
+    listed = len(stored.tables["labels"])
+    assert listed > 1
+
+    def said(**totals: object) -> str:
+        changed = {**stored.facts, "totals": stored.facts["totals"] | totals}
+        text = html.unescape(page(replace(stored, facts=changed)))
+        _, _, section = text.partition('<section id="labels"')
+        return section.partition("</p>")[0]
+
+    assert "The list has" not in said(label_issues=listed)
+    assert (
+        f"The list has {listed} of them, the most doubtful: a fifth of the labelled images (or "
+        "100,000) at most."
+    ) in said(label_issues=listed + 61)
+    assert (
+        f"The list has {listed}: where the model is sure of another class, a label of a "
+        "probability below 1% is doubtful, too."
+    ) in said(label_issues=listed - 1)
+    flags = {flag["key"]: flag for flag in page_data(stored, ENGLISH)["flags"]}
+    assert flags["label_suspect"]["total"] == listed
+    assert "those that labels.parquet lists" in flags["label_suspect"]["meaning"]
+
+
+def test_of_a_summed_run_the_number_of_wrong_labels_is_an_estimate() -> None:
+    totals = {"label_issues": 900, "basis": {"how": "summed"}}
+    said = list_in_words(totals, 700, ENGLISH)
+    assert said is not None
+    assert said.startswith("The list has 700, of each class the most doubtful;")

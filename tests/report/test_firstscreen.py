@@ -18,6 +18,8 @@ def entry(
         "reliance_high": None if reliance is None else reliance + 0.1,
         "family": "estimated",
         "transplant_highest": 0.2,
+        "n": 9,
+        "undefined": 0,
         "edits": [],
     }
     return found | more
@@ -139,5 +141,16 @@ def test_label_and_sample_need_a_picture() -> None:
 def test_feature_space_names_five_classes_at_most_and_none_without_a_rate() -> None:
     none = [entry(0, transplant_highest=0.0), entry(1, transplant_highest=None)]
     found = first_screen(page(classes=[*none, *(entry(label) for label in range(2, 9))]))
-    assert [shown["label"] for shown in found["screened"]] == [2, 3, 4, 5, 6]
-    assert first_screen(page(classes=none))["screened"] == []
+    assert [shown["label"] for shown in found["screened"]["ranked"]] == [2, 3, 4, 5, 6]
+    assert first_screen(page(classes=none))["screened"] == {"ranked": [], "few": []}
+
+
+def test_feature_space_ranks_by_its_rate_and_sets_classes_of_few_images_apart() -> None:
+    classes = [
+        entry(0, transplant_highest=0.14),
+        entry(1, transplant_highest=0.69, n=9, undefined=5),
+        entry(2, transplant_highest=0.3),
+    ]
+    found = first_screen(page(classes=classes))["screened"]
+    assert [shown["label"] for shown in found["ranked"]] == [2, 0]
+    assert [shown["label"] for shown in found["few"]] == [1]

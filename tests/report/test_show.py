@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from audit import load_run
-from audit.errors import UsageError
+from audit.errors import OutputError, UsageError
 from audit.report.language import load_language
 from audit.report.pictures.show import Seen, Shown, describe_sample, draw_sample
 from audit.report.pictures.tiles import WIDTH
@@ -144,6 +144,10 @@ def test_names_are_text_in_html(tmp_path: Path) -> None:
 def test_pictures_are_saved(run: Run, tmp_path: Path) -> None:
     shown = run.show(run.pictured[0])
     assert shown.save(tmp_path / "a.png").read_bytes() == shown.png
+    with pytest.raises(OutputError, match="cannot write") as caught:
+        shown.save("/proc/a.png")
+    assert "--out" not in str(caught.value)
+    assert "another path" in str(caught.value.remedy)
     with pytest.raises(UsageError, match=r"picture or as a page"):
         shown.save(tmp_path / "a.bmp")
 

@@ -34,10 +34,17 @@ def _everything(reader: int) -> str:
             return b"".join(pieces).decode()
 
 
-def test_a_log_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_gets_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Progress("masks", 1000) as progress:
         progress(1000)
     assert "masks: 1,000/1,000 images" in capsys.readouterr().err
+    monkeypatch.setattr("audit.run.progress._SECONDS_BETWEEN_LINES", 0.0)
+    with Progress("masks", 1000) as progress:
+        progress(400)
+        progress(600)
+    assert capsys.readouterr().err.count("masks: 1,000/1,000 images") == 1, "the end is told once"
     with pytest.raises(RuntimeError), Progress("masks", 1000):
         raise RuntimeError
     assert capsys.readouterr().err == "", "a failed stage does not claim its end"

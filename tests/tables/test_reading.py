@@ -39,6 +39,28 @@ def test_runs_of_benchmarks_are_nobodys(run: Path, tmp_path: Path) -> None:
     assert "certify" in str(caught.value.expected)
 
 
+def test_a_run_that_is_not_whole_says_what_is_wrong(run: Path, tmp_path: Path) -> None:
+    def found() -> str | None:
+        with pytest.raises(UsageError, match="is not whole") as caught:
+            load_run(folder)
+        return caught.value.found
+
+    folder = copied(run, tmp_path / "run", 1000)
+    table = folder / "classes.parquet"
+    content = table.read_bytes()
+    table.write_bytes(content[:-1] + b"?")
+    assert found() == "classes.parquet holds something else than the manifest says"
+    table.write_bytes(content[:-1])
+    size = len(content)
+    assert found() == f"classes.parquet has {size - 1:,} bytes, the manifest says {size:,}"
+    table.write_bytes(content)
+    (folder / "samples/part-000000.parquet").rename(tmp_path / "part")
+    assert found() == "samples/part-000000.parquet is missing"
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text()[:300])
+    assert found() == "manifest.json cannot be read: it is cut off or altered"
+
+
 def test_columns_are_typed(run: Path) -> None:
     samples = load_run(run).samples
     for name in ("label", "predicted", "target", "alt_target", "object_pred", "background_pred"):

@@ -8,11 +8,10 @@ from typing import Any
 
 from audit.tables.labels import LABEL_ERROR
 from audit.tables.thresholds import THRESHOLDS
+from audit.tables.totals import highest_in_features
 
 # Classes of the chart.
 ROWS = 12
-# Classes that feature space alone names.
-_SCREENED = 5
 # From this severity on a verdict accuses nobody.
 _ACCUSED = 2
 
@@ -95,23 +94,28 @@ def reliance_chart(classes: list[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def most_screened(classes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def most_screened(classes: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """What feature space says, for a run that tested too little in pixels.
 
     Args:
-        classes: The data's classes, in their order: those with few images last, as one image can
-            have any rate.
+        classes: The data's classes.
 
     Returns:
-        The first of them that have a transplant rate above 0.
+        ``ranked`` and ``few``: the classes that
+        :func:`audit.tables.totals.highest_in_features` names, of enough images and of few.
 
     Example:
         >>> rates = [0.19, None, 0.0, 1.0]
-        >>> [entry["transplant_highest"]
-        ...  for entry in most_screened([{"transplant_highest": rate} for rate in rates])]
-        [0.19, 1.0]
+        >>> found = most_screened(
+        ...     [{"transplant_highest": rate, "n": 9, "undefined": 0} for rate in rates])
+        >>> [entry["transplant_highest"] for entry in found["ranked"]], found["few"]
+        ([1.0, 0.19], [])
     """
-    return [entry for entry in classes if entry["transplant_highest"]][:_SCREENED]
+    ranked, few = highest_in_features(
+        [entry["transplant_highest"] for entry in classes],
+        [entry["n"] - entry["undefined"] for entry in classes],
+    )
+    return {"ranked": [classes[k] for k in ranked], "few": [classes[k] for k in few]}
 
 
 def _ends(entry: dict[str, Any]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from audit.report.page.assets import PAGE_SCRIPTS, embedded_json, frame
 from audit.report.page.data import page_data
 from audit.report.page.firstscreen import first_screen
 from audit.report.page.guessing import guess_that_does_as_well
+from audit.report.page.labellist import list_in_words
 from audit.report.page.masktrust import trust_in_words
 from audit.report.page.missing import missing_view
 from audit.report.phrases import confounders_in, family_name, verdict_meaning, verdict_name
@@ -26,7 +27,7 @@ from audit.report.pictures.grids import headings, split_meanings
 from audit.report.selection import SPLIT_SECTIONS
 from audit.report.stored import Stored
 from audit.report.wording import number, percent, points, width
-from audit.tables.totals import rank_classes
+from audit.tables.totals import ENOUGH_TO_RANK, rank_classes
 from audit.tables.verdicts import VERDICTS
 
 # Confounders that the page lists; the table holds all.
@@ -112,6 +113,8 @@ def _found(stored: Stored, language: Language) -> dict[str, Any]:
         "totals": totals,
         "missing": missing_view(facts, language),
         "classes": classes,
+        "enough_to_rank": ENOUGH_TO_RANK,
+        "label_list": list_in_words(totals, len(tables["labels"]), language),
         "trust": totals["trust"],
         "guess": guess_that_does_as_well(tables["classes"], totals["accuracy"]),
         "trust_words": trust_in_words(facts, tables["masks"], classes, language),

@@ -78,7 +78,7 @@ class Shown:
         """
         path = Path(path)
         if path.suffix == ".png":
-            write_atomically(path, self.png)
+            write_atomically(path, self.png, flag=None)
         elif path.suffix == ".html":
             title = html.escape(self.sample_id)
             items = "".join(f"<li><bdi>{html.escape(line)}</bdi></li>" for line in self.lines)
@@ -88,7 +88,7 @@ class Shown:
                 f"<title>{title}</title><h1><bdi>{title}</bdi></h1>{self._repr_html_()}"
                 f"<ul>{items}</ul>"
             )
-            write_atomically(path, page.encode())
+            write_atomically(path, page.encode(), flag=None)
         else:
             raise UsageError(
                 "a sample is saved as a picture or as a page",
