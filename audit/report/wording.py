@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_UP, Decimal
+
 import pandas as pd
 
 
@@ -9,10 +11,25 @@ def percent(value: object, digits: int = 0) -> str:
     """A share as a percentage; a dash where it is undefined.
 
     Example:
-        >>> percent(0.256), percent(None)
-        ('26%', '–')
+        >>> percent(0.256), percent(0.125), percent(None)
+        ('26%', '13%', '–')
     """
-    return "–" if pd.isna(value) else f"{float(value):.{digits}%}"  # type: ignore[arg-type, call-overload]
+    if pd.isna(value):  # type: ignore[call-overload]
+        return "–"
+    return f"{rounded(100 * float(value), digits):.{digits}f}%"  # type: ignore[arg-type]
+
+
+def rounded(value: float, digits: int = 0) -> float:
+    """A number with so many digits, halves away from zero, as the page's scripts round them.
+
+    Example:
+        >>> rounded(12.5), rounded(-0.125, 2), rounded(float("inf"))
+        (13.0, -0.13, inf)
+    """
+    exact = Decimal(value)
+    if not exact.is_finite():
+        return value
+    return float(exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
 def number(value: object, digits: int = 2) -> str:
@@ -24,8 +41,7 @@ def number(value: object, digits: int = 2) -> str:
     """
     if pd.isna(value):  # type: ignore[call-overload]
         return "–"
-    rounded = round(float(value), digits)  # type: ignore[arg-type]
-    return f"{rounded + 0.0:.{digits}f}"
+    return f"{rounded(float(value), digits) + 0.0:.{digits}f}"  # type: ignore[arg-type]
 
 
 def points(value: object) -> str:
@@ -37,7 +53,7 @@ def points(value: object) -> str:
     """
     if pd.isna(value):  # type: ignore[call-overload]
         return "–"
-    return f"{round(100 * float(value)) + 0:.0f}%"  # type: ignore[arg-type]
+    return f"{rounded(100 * float(value)) + 0.0:.0f}%"  # type: ignore[arg-type]
 
 
 def width(value: object) -> str:
